@@ -28,6 +28,10 @@ class MissingPackageError(ModuleNotFoundError, ValueError):
     """An optional package is not installed."""
 
 
+class DataWarning(UserWarning):
+    """Something in a user's data is not used."""
+
+
 def unknown_message(kind: str, value: object, allowed: Iterable[str]) -> str:
     """Return the error message for a name not in ``allowed``, with the closest name and all allowed names."""
     names = sorted(allowed)

@@ -397,7 +397,7 @@ def _guides(method: CompletionMethod, original: bool) -> bool:
 
 def _batch(name: str, images: ArrayLike, model: ScoreFunction, channels: tuple[int, ...]) -> Tensor:
     """Return images (N, C, H, W); raise ``ValueError`` unless C is one of ``channels`` and the size is the model's."""
-    images = as_unit_images(images)
+    images = as_unit_images(images, channels)
     batch = images[None] if images.ndim == 3 else images
     height, width = model.image_shape[1:]
     if batch.ndim != 4 or batch.shape[1] not in channels or batch.shape[2:] != (height, width) or not len(batch):

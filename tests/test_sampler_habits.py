@@ -191,3 +191,47 @@ def test_own_device() -> None:
 
     wrapped.network = Closed()
     assert wrapped.own_device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def colour_model() -> sf.GaussianMixture:
+    return sf.GaussianMixture(VPSDE(), [1.0], torch.zeros(1, 3, 8, 8, dtype=torch.float64), [0.3])
+
+
+def turned() -> Image.Image:
+    image = pictures((8, 8))[0]
+    image.getexif()[0x0112] = 6
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Image.new("RGBA", (8, 8)), 'mode RGBA, but 3 8-bit channels are required; use image.convert("RGB")'),
+        (Image.new("L", (8, 8)), 'mode L, but 3 8-bit channels are required; use image.convert("RGB")'),
+        (Image.new("CMYK", (8, 8)), 'mode CMYK, but 3 8-bit channels are required; use image.convert("RGB")'),
+        (Image.new("I;16", (8, 8)), "mode I;16; scale its values to 8 bits"),
+        (Image.new("F", (8, 8)), "mode F; scale its values to 8 bits"),
+        (turned(), "EXIF orientation 6; turn it upright with PIL.ImageOps.exif_transpose(image)"),
+    ],
+    ids=["RGBA", "L", "CMYK", "I;16", "F", "EXIF"],
+)
+def test_other_images_of_pillow(image: Image.Image, message: str) -> None:
+    """An image of another mode is refused with its mode and the call that helps, wherever images are taken."""
+    model = colour_model()
+    for call in (
+        lambda: sf.inpaint(model, image, np.ones((8, 8), bool), steps=2),
+        lambda: sf.encode(model, [image]),
+        lambda: sf.likelihood(model, image),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"the image has the {message}")):
+            call()
+
+
+def test_modes_for_colorization() -> None:
+    """Colorization takes gray and colour images of Pillow, and names both numbers of channels for others."""
+    model = colour_model()
+    gray = Image.fromarray(np.full((8, 8), 51, np.uint8))
+    images = sf.colorize(model, gray, solver="ddim", steps=3)
+    torch.testing.assert_close(images.mean(1), torch.full((1, 8, 8), 0.2), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="mode LA, but 1 or 3 8-bit channels are required"):
+        sf.colorize(model, gray.convert("LA"), solver="ddim", steps=3)

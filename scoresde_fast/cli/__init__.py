@@ -7,9 +7,11 @@ tyro parses the options. Modules import torch only inside ``run()``, so that ``-
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import tyro
 
@@ -20,7 +22,7 @@ from scoresde_fast.cli.evaluate import Eval, EvalLoss, EvalStats
 from scoresde_fast.cli.models import Convert, Train
 from scoresde_fast.cli.probability_flow import Decode, Encode, Interpolate, Likelihood
 from scoresde_fast.cli.sample import Sample, Verify
-from scoresde_fast.errors import RENAMED, unknown_message
+from scoresde_fast.errors import RENAMED, DataWarning, unknown_message
 
 PROGRAM = "scoresde-fast"
 PARSING = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName)
@@ -86,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config=PARSING,
     )
     try:
-        command.run()
+        with _warnings_in_one_line():
+            command.run()
     except (ZeroDivisionError, OverflowError):
         raise  # a bug, unlike other arithmetic errors: NaN and failed integration
     except (ValueError, OSError, ArithmeticError) as error:
@@ -96,6 +99,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{PROGRAM}: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Print warnings about the user's data as messages, without the line of code that raises them."""
+    show = warnings.showwarning
+
+    def show_in_one_line(message: Warning | str, category: type[Warning], *arguments: Any, **options: Any) -> None:
+        if issubclass(category, DataWarning):
+            print(f"{PROGRAM}: {message}", file=sys.stderr)
+        else:
+            show(message, category, *arguments, **options)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show_in_one_line
+        yield
 
 
 def _one_line(error: Exception) -> str:

@@ -25,8 +25,9 @@ Images = Positional[
     Annotated[
         str,
         arg(
-            help="A PNG, JPEG or WebP file; a folder, .zip, .tar, .npz or .npy of images; or a data set (digits:test). "
-            "With the suffix @64 (photo.jpg@64), images are cropped to a central square and resized to 64x64."
+            help="An image file; a folder, .zip, .tar, .npz or .npy of images; or a data set (digits:test). With the "
+            "suffix @64 (photo.jpg@64), images are cropped to a central square and resized to 64x64; @rgb converts "
+            "them to RGB, and @64,rgb does both."
         ),
     ]
 ]

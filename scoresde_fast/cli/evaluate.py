@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 SourceHelp = arg(
-    help="Images (folder, .zip, .npz, .tar, or data set like digits:test); or a model: embedded, a saved folder, a "
-    f".pth, or {OWN_MODEL}."
+    help="Images (folder, .zip, .npz, .npy, .tar, .tar.gz, or data set like digits:test; photos@32,rgb crops, resizes "
+    f"and converts to RGB); or a model: embedded, a saved folder, a .pth, or {OWN_MODEL}."
 )
 ReferenceHelp = arg(
     help="Images in the same forms as SOURCE (their statistics are cached); a file of eval stats; or statistics of "
@@ -181,10 +181,11 @@ def _check_source_name(source: str) -> None:
     """Raise ValueError with a suggestion if ``source`` is neither a path nor the name of a model or data set."""
     from scoresde_fast.checkpoints import embedded_names
     from scoresde_fast.data import DATASETS
+    from scoresde_fast.data.conversion import parse_conversion
     from scoresde_fast.errors import unknown_message
 
-    name = source.partition(":")[0].partition("@")[0]
-    path = Path(source)
+    path = Path(parse_conversion(source)[0])
+    name = str(path).partition(":")[0]
     if not (name in DATASETS or path.exists() or path.suffix or len(path.parts) > 1):
         names = [*embedded_names(), *DATASETS]
         raise ValueError(

@@ -14,7 +14,8 @@ from scoresde_fast.cli.options import Flag
 
 DataHelp = arg(
     help="Other training images: cifar10, svhn:extra, a folder, .zip, .tar, .npz or .npy; photos@64 crops and resizes "
-    "to 64x64. Data sets are read from $SCORESDE_FAST_DATA or ./data. Sets over 2 GiB need a folder or .npy.",
+    "to 64x64, photos@64,rgb also converts to RGB. Data sets are read from $SCORESDE_FAST_DATA or ./data. "
+    "Sets over 2 GiB need a folder or .npy.",
     help_behavior_hint="(default: the recipe's)",
 )
 

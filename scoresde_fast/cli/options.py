@@ -32,7 +32,15 @@ BatchSize = Annotated[int, arg(help="Number of images in a batch.")]
 OWN_MODEL = "a model in Python (FILE.py:NAME or PACKAGE.MODULE:NAME), whose code is executed"
 ModelHelp = arg(help=f"An embedded model (digits-vp), a saved folder, a .pth with --config, or {OWN_MODEL}.")
 Model = Positional[Annotated[str, ModelHelp]]
-Data = Positional[Annotated[str, arg(help="A data set (digits:test), a folder, .zip, .tar, .npz or .npy of images.")]]
+Data = Positional[
+    Annotated[
+        str,
+        arg(
+            help="A data set (digits:test), a folder, .zip, .tar, .tar.gz, .npz or .npy of images. With the suffix "
+            "@64, @rgb or @64,rgb images are cropped and resized to 64x64, converted to RGB, or both."
+        ),
+    ]
+]
 
 
 def optional(options: type, *, otherwise: str = "", without: Collection[str] = ()) -> type:

@@ -9,18 +9,21 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from scoresde_fast.data.codecs import Pixels, decode_image
+from scoresde_fast.data.codecs import ModeError, Pixels, decode_image
+from scoresde_fast.data.conversion import NO_CONVERSION, Conversion, request
+from scoresde_fast.data.file_names import PassedOver
 
 CORRUPT_FILE_ERRORS = (BadZipFile, EOFError, OSError, RuntimeError, UnicodeError, tarfile.TarError, zlib.error)
 """Errors of reading a corrupt archive; zipfile also raises RuntimeError for a password or an unknown compression."""
+MODES = {1: "gray", 3: "RGB", 4: "RGBA"}
+"""The numbers of channels that can be converted to RGB, with their names."""
 READER_THREADS = 8
 """Threads for random access."""
 
@@ -48,9 +51,10 @@ class Images:
         source: the name for messages.
         count: number of images.
         items: returns a new iterator over all images.
-        size: crop each image to its central square and resize it to ``size`` x ``size``; None leaves it as it is.
-        shape: (C, H, W) of each image before resizing, or None to read the first image.
+        conversion: conversion of each image.
+        shape: (C, H, W) of each image before the conversion, or None to read the first image.
         item: random access by index, for formats that support it without scanning the file.
+        passed_over: the files that are no images, of which a warning tells.
 
     Attributes:
         source, count: as above.
@@ -66,23 +70,29 @@ class Images:
         source: str,
         count: int,
         items: Callable[[], Generator[Item, None, None]],
-        size: int | None = None,
+        conversion: Conversion = NO_CONVERSION,
         *,
         shape: tuple[int, int, int] | None = None,
         item: Callable[[int], Item] | None = None,
+        passed_over: PassedOver | None = None,
     ) -> None:
         if not count:
-            raise ValueError(f"{source} has no images")
+            raise ValueError(f"{source} has no images" + (f": {passed_over}" if str(passed_over or "") else ""))
+        if passed_over is not None:
+            passed_over.warn(source)
         self.source, self.count = source, count
-        self._items, self._item, self._size = items, item, size
+        self._items, self._item, self._conversion = items, item, conversion
         self.random_access = item is not None
         self._threads = ThreadPoolExecutor(READER_THREADS)  # starts a thread when there is work for it
         self._first: Item | None = None
         if shape is None:
             with closing(self._read()) as first:
                 height, width, channels = next(first).pixels.shape
-            shape = channels, height, width
-        self.shape = (shape[0], size or shape[1], size or shape[2])
+            self.shape = channels, height, width
+        else:
+            channels, height, width = shape
+            side = conversion.size
+            self.shape = (3 if conversion.rgb else channels, side or height, side or width)
 
     def batches(self, size: int) -> Iterator[ImageBatch]:
         """Yield all images, ``size`` at a time, in the order of the source; the last batch may be smaller.
@@ -124,25 +134,37 @@ class Images:
             yield from map(self._prepare, items)
 
     def _prepare(self, item: Item) -> Item:
-        """Return the item, resized if requested; raise ValueError if it differs from the first one."""
-        if self._size is not None:
-            item = item._replace(pixels=_crop_and_resize(item.pixels, self._size))
+        """Return the converted item; raise ValueError if it differs from the first one."""
+        try:
+            item = item._replace(pixels=self._conversion(item.pixels))
+        except ValueError as error:
+            raise ValueError(f"{item.name} of {self.source}: {error}") from error
         if self._first is None:
             self._first = item
         first = self._first
         if item.pixels.shape != first.pixels.shape:
-            first_shape, shape = (shape_text(i.pixels.transpose(2, 0, 1).shape) for i in (first, item))
-            raise ValueError(
-                f"images of {self.source} differ in shape: {first.name} is {first_shape}, {item.name} is {shape}; "
-                "give all the same size and number of channels"
-                + ("" if self._size else f", or use {self.source}@SIZE to crop and resize them")
-            )
+            self._refuse_shape(first, item)
         if (item.label is None) != (first.label is None):
             labelled, unlabelled = (first, item) if item.label is None else (item, first)
             raise ValueError(
                 f"{labelled.name} of {self.source} has a label but {unlabelled.name} does not; label all images or none"
             )
         return item
+
+    def _refuse_shape(self, first: Item, item: Item) -> NoReturn:
+        first_shape, shape = (shape_text(each.pixels.transpose(2, 0, 1).shape) for each in (first, item))
+        channels = {each.pixels.shape[2] for each in (first, item)}
+        size = self._conversion.size or (None if item.pixels.shape[:2] == first.pixels.shape[:2] else "SIZE")
+        rgb = len(channels) == 2 and channels <= MODES.keys()
+        if rgb:
+            first_shape += f" ({MODES[first.pixels.shape[2]]})"
+            shape += f" ({MODES[item.pixels.shape[2]]})"
+        fixes = [*(["crop and resize"] if size == "SIZE" else []), *(["convert them to RGB"] if rgb else [])]
+        raise ValueError(
+            f"images of {self.source} differ in shape: {first.name} is {first_shape}, {item.name} is {shape}; give all "
+            f"the same size and number of channels"
+            + (f", or use {request(self.source, size, rgb=rgb)} to {' and '.join(fixes)}" if fixes else "")
+        )
 
 
 @contextmanager
@@ -157,12 +179,25 @@ def corrupt_file_errors(source: str) -> Iterator[None]:
         raise ValueError(f"{source} is corrupt, truncated or not in the format of its suffix ({reason})") from error
 
 
-def decode_item(source: str, name: str, encoded: bytes, label: int | None = None) -> Item:
-    """Decode the image file ``name`` of ``source``; raise ValueError with both names if it cannot be decoded."""
+def decode_item(
+    source: str, name: str, encoded: bytes, label: int | None = None, conversion: Conversion = NO_CONVERSION
+) -> Item:
+    """Decode the image file ``name`` of ``source``; raise the errors of `decode`."""
+    return Item(name, decode(f"{name} of {source}", source, encoded, conversion), label)
+
+
+def decode(title: str, source: str, encoded: bytes, conversion: Conversion) -> Pixels:
+    """Decode an image file, in RGB if the conversion requests it.
+
+    Raises:
+        ValueError: as `decode_image`, with ``title``, and with what to give for ``source`` if RGB helps.
+    """
     try:
-        return Item(name, decode_image(encoded), label)
+        return decode_image(encoded, rgb=conversion.rgb)
+    except ModeError as error:
+        raise ValueError(f"{title}: {error}; use {conversion.to_rgb(source)} to convert the images") from error
     except ValueError as error:
-        raise ValueError(f"{name} of {source}: {error}") from error
+        raise ValueError(f"{title}: {error}") from error
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -174,17 +209,3 @@ def shape_text(shape: Sequence[int]) -> str:
 def _stack(images: list[Pixels]) -> Tensor:
     """Stack images (H, W, C) -> (B, C, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))
-
-
-def _crop_and_resize(pixels: Pixels, size: int) -> Pixels:
-    """Resize the central square of (H, W, 1 or 3) to ``size`` x ``size`` with Pillow's antialiased Lanczos filter."""
-    height, width, channels = pixels.shape
-    if channels not in (1, 3):
-        raise ValueError(f"images with {channels} channels cannot be resized; only 1 (gray) and 3 (RGB) are supported")
-    if height == width == size:
-        return pixels
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = pixels[top : top + side, left : left + side]
-    image = Image.fromarray(square[..., 0] if channels == 1 else square)
-    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS)).reshape(size, size, channels)

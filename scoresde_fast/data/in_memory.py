@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.data import DATASETS, POINT_SETS, load_dataset
-from scoresde_fast.data.codecs import SUFFIXES, decode_image
-from scoresde_fast.data.images import Images, Item, corrupt_file_errors, shape_text
+from scoresde_fast.data.array_files import array_names, load_arrays
+from scoresde_fast.data.conversion import parse_conversion, request
+from scoresde_fast.data.images import MODES, Images, shape_text
 from scoresde_fast.data.public_sets import SETS
-from scoresde_fast.data.sources import check_exists, open_images, parse_crop_suffix
+from scoresde_fast.data.sources import check_exists, open_image_file, open_images
 
 MAX_BYTES = 1 << 31
 """Limit of the size of images in memory."""
@@ -69,21 +70,17 @@ def read_images(source: str, allowed_shapes: Sequence[Sequence[int]]) -> NamedDa
     """Read the images of ``source``, uint8 (N, C, H, W), with their names.
 
     Args:
-        source: one PNG, JPEG or WebP file, or a source of `open_images`.
+        source: one image file, or a source of `open_images`.
         allowed_shapes: allowed (C, H, W), all with the same height and width.
 
     Raises:
         ValueError, FileNotFoundError: as `read_data`.
     """
-    images = _open_image_file(source)
+    images = open_image_file(source)
     if tuple(images.shape) not in map(tuple, allowed_shapes):
-        _, height, width = allowed_shapes[0]
-        other_size = images.shape[1:] != (height, width)
-        name = parse_crop_suffix(source)[0]
-        hint = f"; use {name}@{height} to crop and resize" if other_size and height == width else ""
         raise ValueError(
             f"the images of {source} are {shape_text(images.shape)}, but "
-            f"{' or '.join(map(shape_text, allowed_shapes))} is required{hint}"
+            f"{' or '.join(map(shape_text, allowed_shapes))} is required{_hint(source, images.shape, allowed_shapes)}"
         )
     return _load_all(images)
 
@@ -92,25 +89,8 @@ def _open_with_shape(source: str, shape: Sequence[int]) -> Images:
     if source.partition(":")[0] in POINT_SETS:
         raise ValueError(f"{source} contains points, but the model expects images")
     images = open_images(source)
-    _check_shape(source, "images", images.shape, shape)
+    _check_shape(source, "images", images.shape, shape, hint=_hint(source, images.shape, [shape]))
     return images
-
-
-def _open_image_file(source: str) -> Images:
-    """Return ``source`` as one image if it is an image file, else `open_images` of it."""
-    name, size = parse_crop_suffix(source)
-    path = Path(name)
-    if path.suffix.lower() not in SUFFIXES or path.is_dir():
-        return open_images(source)
-    check_exists(path, name)
-
-    def items() -> Generator[Item, None, None]:
-        try:
-            yield Item(path.name, decode_image(path.read_bytes()))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-
-    return Images(source, 1, items, size)
 
 
 def _load_all(images: Images) -> NamedData:
@@ -152,17 +132,29 @@ def _read_points(source: str, shape: Sequence[int]) -> NamedData:
 
 def _read_positions(path: Path) -> Tensor:
     check_exists(path, str(path))
-    with corrupt_file_errors(str(path)), np.load(path, allow_pickle=False) as archive:
-        if "position" not in archive:
-            raise ValueError(f"{path} contains {', '.join(archive) or 'nothing'}; expected position (N, C, H, W)")
-        array = archive["position"]
+    if (array := load_arrays(path, ["position"]).get("position")) is None:
+        raise ValueError(f"{path} contains {array_names(path)}; expected position (N, C, H, W)")
     if array.ndim != 4 or array.dtype.kind != "f":
         raise ValueError(f"position of {path} is {array.dtype} {array.shape}; expected floats (N, C, H, W)")
     return torch.from_numpy(array.astype(np.float32))
 
 
-def _check_shape(source: str, kind: str, shape: Sequence[int], model_shape: Sequence[int]) -> None:
+def _check_shape(source: str, kind: str, shape: Sequence[int], model_shape: Sequence[int], *, hint: str = "") -> None:
     if tuple(shape) != tuple(model_shape):
         raise ValueError(
-            f"the {kind} of {source} are {shape_text(shape)}, but the model expects {shape_text(model_shape)}"
+            f"the {kind} of {source} are {shape_text(shape)}, but the model expects {shape_text(model_shape)}{hint}"
         )
+
+
+def _hint(source: str, shape: Sequence[int], allowed_shapes: Sequence[Sequence[int]]) -> str:
+    """Say which conversion of ``source`` gives images of an allowed (C, H, W); return "" if none does."""
+    channels, *size = shape
+    _, height, width = allowed_shapes[0]
+    rgb = all(allowed[0] != channels for allowed in allowed_shapes)
+    if (rgb and not (channels in MODES and any(allowed[0] == 3 for allowed in allowed_shapes))) or (
+        [height, width] != size and height != width
+    ):
+        return ""
+    name, given = parse_conversion(source)
+    use = request(name, height if [height, width] != size else given.size, rgb=rgb or given.rgb)
+    return f"; use {use} to {'convert' if rgb else 'crop and resize'} them"

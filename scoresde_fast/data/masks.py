@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from scoresde_fast.data.codecs import CORRUPT_IMAGE_ERRORS, SUFFIXES, Pixels
+from scoresde_fast.data.codecs import PNG_SIGNATURE, Pixels, load_image, open_image
+from scoresde_fast.data.file_names import SUFFIXES
+from scoresde_fast.data.limits import read_file
 from scoresde_fast.data.sources import check_exists
 
 BLACK, WHITE = 0, 255
@@ -50,11 +51,14 @@ def read_mask(path: Path, size: Sequence[int]) -> Tensor:
     """
     check_exists(path, str(path))
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            is_16_bit = image.mode.startswith("I")
-            pixels = np.asarray(image.convert("RGBA"))
-    except CORRUPT_IMAGE_ERRORS as error:
+        encoded = read_file(path, str(path))
+        if not encoded.startswith(PNG_SIGNATURE):
+            raise ValueError("another format")
+        image = load_image(open_image(encoded, "PNG"), "PNG")
+    except ValueError as error:
         raise ValueError(f"{path} is not a PNG or is corrupt ({error}); a mask is a black and white PNG") from error
+    is_16_bit = image.mode.startswith("I")
+    pixels = np.asarray(image.convert("RGBA"))
     if pixels.shape[:2] != tuple(size):
         mask_size, image_size = (f"{height}x{width}" for height, width in (pixels.shape[:2], size))
         raise ValueError(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scoresde_fast.data.cifar import ARCHIVES, FOLDERS, is_cifar, open_cifar
+from scoresde_fast.data.conversion import Conversion
 from scoresde_fast.data.images import Images, Item, corrupt_file_errors
 from scoresde_fast.errors import require_packages, unknown_message
 
@@ -76,7 +77,7 @@ def source_of(dataset: str) -> str:
     return CONFIG_SOURCES.get(dataset, dataset)
 
 
-def open_set(name: str, split: str, size: int | None, *, trust_pickle: bool = False) -> Images:
+def open_set(name: str, split: str, conversion: Conversion, *, trust_pickle: bool = False) -> Images:
     """Open a split of a data set of `SETS`; an empty split is "train".
 
     Raises:
@@ -91,7 +92,7 @@ def open_set(name: str, split: str, size: int | None, *, trust_pickle: bool = Fa
     files = data_set.splits[split]
     for path in (folder / file for file in files):
         if path.exists():
-            return open_official(path, split, size, trust_pickle=trust_pickle)
+            return open_official(path, split, conversion, trust_pickle=trust_pickle)
     raise FileNotFoundError(
         f"{name} is not in {folder}: put {files[0]} (MD5 {MD5[files[0]]}) from {data_set.page} there, or set "
         f"{FOLDER_VARIABLE} to its folder"
@@ -103,7 +104,7 @@ def is_official(path: Path) -> bool:
     return is_cifar(path) or path.suffix == ".mat"
 
 
-def open_official(path: Path, split: str, size: int | None, *, trust_pickle: bool = False) -> Images:
+def open_official(path: Path, split: str, conversion: Conversion, *, trust_pickle: bool = False) -> Images:
     """Open a file or folder for which `is_official` is true.
 
     Raises:
@@ -113,13 +114,13 @@ def open_official(path: Path, split: str, size: int | None, *, trust_pickle: boo
     if path.is_file():
         _check_md5(path)
     if is_cifar(path):
-        return open_cifar(path, split or DEFAULT_SPLIT, size, trust_pickle=trust_pickle)
+        return open_cifar(path, split or DEFAULT_SPLIT, conversion, trust_pickle=trust_pickle)
     if split and path.name != f"{split}_32x32.mat":
         raise ValueError(f"{path} is not the split {split!r} of SVHN, which is the file {split}_32x32.mat")
-    return _open_svhn(path, size)
+    return _open_svhn(path, conversion)
 
 
-def _open_svhn(path: Path, size: int | None) -> Images:
+def _open_svhn(path: Path, conversion: Conversion) -> Images:
     """Load a .mat file with images ``X`` (32, 32, 3, N) uint8 and labels ``y`` (N, 1) into memory."""
     require_packages("a .mat file of SVHN (package extra svhn)", "scipy")
     from scipy.io import loadmat
@@ -146,7 +147,7 @@ def _open_svhn(path: Path, size: int | None) -> Images:
         for index, digit in enumerate((digits % SVHN_ZERO).tolist()):
             yield Item(str(index), images[..., index], digit)
 
-    return Images(str(path), len(digits), items, size)
+    return Images(str(path), len(digits), items, conversion)
 
 
 def _check_md5(path: Path) -> None:

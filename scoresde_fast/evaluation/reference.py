@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast import __version__
+from scoresde_fast.data.array_files import array_names, load_arrays
 from scoresde_fast.data.sources import ImageSource, open_images
 from scoresde_fast.evaluation.collect import Processes, collect
 from scoresde_fast.evaluation.extractors import INCEPTION, Extractor
@@ -228,17 +229,15 @@ def read_statistics(path: Path) -> Reference:
         ValueError: the file is corrupt or contains no statistics.
         FileNotFoundError: the file does not exist.
     """
+    arrays = load_arrays(path, ("mu", "sigma", "features", "pool_3", "record"))
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name in ("mu", "sigma", "features", "pool_3")}
-            record = json.loads(str(archive["record"])) if "record" in archive else {}
-            names = ", ".join(archive.files)
-    except (BadZipFile, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is corrupt, or is not a .npz of arrays ({str(error).strip(chr(39))})") from error
+        record = dict(json.loads(str(arrays["record"]))) if "record" in arrays else {}
+    except (RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"record of {path} is not a JSON object ({error})") from error
     if "pool_3" in arrays:
         return _from_features(path, arrays["pool_3"])
     if not {"mu", "sigma"} <= arrays.keys():
-        raise ValueError(f"{path} contains {names or 'nothing'}; statistics are mu and sigma, or the features pool_3")
+        raise ValueError(f"{path} contains {array_names(path)}; statistics are mu and sigma, or the features pool_3")
     mean, covariance = (torch.from_numpy(arrays[name]).double() for name in ("mu", "sigma"))
     if covariance.shape != (len(mean), len(mean)):
         raise ValueError(

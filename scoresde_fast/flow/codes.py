@@ -48,7 +48,7 @@ def encode(model: ScoreFunction, images: ArrayLike, seeds: Sequence[int] | None 
             range.
         IntegrationError: see `ProbabilityFlow.run`.
     """
-    images = with_batch(as_unit_images(images), model)
+    images = with_batch(as_unit_images(images, model.image_shape[:1]), model)
     ids = sample_ids(images, seeds)
     flow = ProbabilityFlow(model, to_data=False, defaults=DEFAULTS, **with_inputs(options, ids))
     states = data_states(model, images, ids, flow.run_options.run_seed)

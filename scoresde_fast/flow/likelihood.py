@@ -95,7 +95,7 @@ class LikelihoodEstimator:
                 are not 8-bit values.
             IntegrationError: see `ProbabilityFlow.run`.
         """
-        data = with_batch(as_tensor(data), self.model)
+        data = with_batch(as_tensor(data, self.model.image_shape[:1]), self.model)
         ids, model = sample_ids(data, seeds), self.model
         run_seed = self.flow.run_options.run_seed
         images = data.double() / 255 if data.dtype == torch.uint8 else data
@@ -119,7 +119,7 @@ def likelihood(model: ScoreFunction, data: ArrayLike, seeds: Sequence[int] | Non
 
     ``options`` are as in `LikelihoodEstimator`; data, seeds and errors as in `LikelihoodEstimator.estimate`.
     """
-    data = with_batch(as_tensor(data), model)
+    data = with_batch(as_tensor(data, model.image_shape[:1]), model)
     return LikelihoodEstimator(model, **with_inputs(options, sample_ids(data, seeds))).estimate(data, seeds)
 
 

@@ -96,10 +96,16 @@ def save(image: np.ndarray, mode: str | None = None) -> Callable[[Path], None]:
     ("change", "message"),
     [
         (save(np.zeros((9, 8, 3), np.uint8)), r"a.png is 8x8 with 3 channels, z.png is 9x8 with 3 channels"),
-        (save(np.zeros((8, 8), np.uint8)), r"z.png is 8x8 with 1 channel;"),
-        (save(np.zeros((8, 8), np.uint16)), "z.png of .*: the image has 16 bits per channel; 8 are required"),
-        (save(np.zeros((8, 8), bool)), "z.png of .*: the image has 1 bits per channel; 8 are required"),
-        (save(np.zeros((8, 8, 4), np.uint8)), "z.png of .*: the image has an alpha channel"),
+        (
+            save(np.zeros((8, 8), np.uint8)),
+            r"z.png is 8x8 with 1 channel \(gray\); .* or use .*images@rgb to convert them to RGB",
+        ),
+        (save(np.zeros((8, 8), np.uint16)), "z.png of .*: the image has 16 bits per channel .mode I;16., but 8-bit"),
+        (save(np.zeros((8, 8), bool)), "z.png of .*: the image has 1 bit per channel .mode 1., but 8-bit"),
+        (
+            save(np.zeros((8, 8, 4), np.uint8)),
+            "z.png of .*: the image has an alpha channel .* .mode RGBA., .* use .*images@rgb",
+        ),
         (lambda folder: (folder / "z.png").write_bytes(b"text"), "z.png of .*: the image is not a PNG"),
         (
             lambda folder: (folder / "z.png").write_bytes((folder / "a.png").read_bytes()[:100]),
@@ -136,8 +142,8 @@ def test_bad_points(source: str, error: type[Exception], message: str) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"arr_0": np.zeros((2, 8, 8, 3), np.float32)}, r"is float32; expected 8-bit images \(uint8\)"),
-        ({"arr_0": np.zeros((8, 8, 3), np.uint8)}, r"has shape \(8, 8, 3\); expected images \(N, H, W, C\)"),
+        ({"arr_0": np.zeros((2, 8, 8, 3), np.float32)}, r"is float32 with shape .*; floats are \(N, C, H, W\)"),
+        ({"arr_0": np.zeros((8, 8, 3), np.uint8)}, r"has shape \(8, 8, 3\); expected images \(N, H, W, C\) of uint8"),
         ({"x": np.zeros(2)}, r"contains x; expected arr_0"),
         ({"arr_0": np.zeros((2, 3, 8, 8), np.uint8)}, "are 3x8 with 8 channels, but the model expects 8x8"),
     ],

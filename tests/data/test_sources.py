@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
 import tarfile
 import tracemalloc
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +22,9 @@ from scoresde_fast.data import in_memory, load_dataset
 from scoresde_fast.data.images import Images
 from scoresde_fast.data.in_memory import read_data, training_data
 from scoresde_fast.data.sources import open_images
+from scoresde_fast.errors import DataWarning
+from scoresde_fast.generate import generate
+from tests.support.stub_sampler import StubSampler
 
 pytestmark = pytest.mark.same_everywhere
 
@@ -61,6 +66,13 @@ def tar_of(path: Path, files: Mapping[str, bytes]) -> Path:
     return path
 
 
+def gzipped(tar: Path, suffix: str) -> Path:
+    path = tar.with_suffix(suffix)
+    path.write_bytes(gzip.compress(tar.read_bytes()))
+    tar.unlink()
+    return path
+
+
 def npz_of(path: Path, array: np.ndarray = PIXELS) -> Path:
     np.savez_compressed(path, arr_0=array)
     return path
@@ -81,6 +93,8 @@ SETS: dict[str, Callable[[Path], object]] = {
     "folder": lambda path: folder_of(path / "set", dict(reversed(FILES.items()))),
     "zip": lambda path: zip_of(path / "set.zip", dict(reversed(FILES.items()))),
     "tar": lambda path: tar_of(path / "set.tar", FILES),
+    "tar.gz": lambda path: gzipped(tar_of(path / "set.tar", FILES), ".tar.gz"),
+    "tgz": lambda path: gzipped(tar_of(path / "set.tar", FILES), ".TGZ"),
     "npz": lambda path: npz_of(path / "set.npz"),
     "npy": lambda path: npy_of(path / "set.npy"),
     "shards": lambda path: shards_of(path) / "set-{000000..000001}.tar",
@@ -119,7 +133,9 @@ class TestNames:
     def test_classes(self, tmp_path: Path, pack: Callable[..., Path]) -> None:
         """Sibling folders are classes, numbered in the order of their names, also below a common folder."""
         names = ["in/dog/b.png", "in/cat/9.png", "in/dog/a.PNG", "in/cat/10.png"]
-        path = self.path(tmp_path, pack, [*names, "in/dog/notes.txt", "in/dog/._a.png"])
+        path = self.path(
+            tmp_path, pack, [*names, "in/dog/._a.png", "in/.DS_Store", "__MACOSX/in/a.png", "in/Thumbs.db"]
+        )
         assert self.read(path) == (sorted(names), [0, 0, 1, 1])
 
     @pytest.mark.parametrize(
@@ -153,8 +169,114 @@ def test_labels_of_shards(tmp_path: Path) -> None:
     """A sample's .cls file contains its label; other files, and samples without an image, are ignored."""
     files = {"x.png": FILES[NAMES[0]], "x.cls": b"7", "x.json": b"{}", "y.txt": b"", "z.0.PNG": FILES[NAMES[1]]}
     path = tar_of(tmp_path / "a.tar", {**files, "z.cls": b"2\n"})
-    (batch,) = open_images(str(path)).batches(8)
+    with pytest.warns(DataWarning, match=r"a.tar: 1 file is passed over \(1 .txt\), the first is y.txt"):
+        source = open_images(str(path))
+    (batch,) = source.batches(8)
     assert batch.names == ["x.png", "z.0.PNG"] and batch.labels is not None and batch.labels.tolist() == [7, 2]
+
+
+@pytest.mark.parametrize("pack", [str, lambda path: str(gzipped(path, ".tar.gz"))], ids=["tar", "tar.gz"])
+def test_labels_far_from_their_images(tmp_path: Path, pack: Callable[[Path], str]) -> None:
+    """Labels count wherever they are in a shard, before or after the images; system files do not part a sample."""
+    names = ["./1.cls", "./0.png", "./._0.png", "./0.json", "./1.png", "./.DS_Store", "./2.png", "./0.cls", "./2.cls"]
+    contents = {".png": FILES[NAMES[0]], ".json": b"{}", ".cls": b"", "": b""}
+    files = {name: contents[Path(name).suffix] for name in names}
+    files |= {f"./{index}.cls": str(5 + index).encode() for index in range(3)}
+    source = open_images(pack(tar_of(tmp_path / "a.tar", files)))
+    for _ in range(2):
+        (batch,) = source.batches(8)
+        assert batch.names == ["./0.png", "./1.png", "./2.png"]
+        assert batch.labels is not None and batch.labels.tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize("pack", [folder_of, zip_of], ids=["folder", "zip"])
+@pytest.mark.parametrize("folder", ["", "set/"])
+class TestDatasetJson:
+    """EDM's dataset.json in a folder and a .zip, at the top or in a folder with its images."""
+
+    NAMES = ("00000/img00000000.png", "00000/img00000001.png", "00001/img00000002.png")
+
+    def read(self, path: Path, pack: Callable[..., Path], folder: str, labels: object) -> list[int] | None:
+        contents = {**dict.fromkeys(self.NAMES, FILES[NAMES[0]]), "dataset.json": json.dumps(labels).encode()}
+        path = pack(path / ("a.zip" if pack is zip_of else "a"), {folder + name: contents[name] for name in contents})
+        (batch,) = open_images(str(path)).batches(8)
+        assert batch.names == [folder + name for name in self.NAMES]
+        return None if batch.labels is None else batch.labels.tolist()
+
+    def test_labels(self, tmp_path: Path, pack: Callable[..., Path], folder: str) -> None:
+        """Labels are found by name, in any order, with slashes of Windows too."""
+        labels = [[self.NAMES[2], 9], [self.NAMES[0].replace("/", "\\"), 6], [self.NAMES[1], 0], ["no/such.png", 1]]
+        assert self.read(tmp_path, pack, folder, {"labels": labels}) == [6, 0, 9]
+
+    def test_without_labels(self, tmp_path: Path, pack: Callable[..., Path], folder: str) -> None:
+        """Without labels there the folders, of a thousand images each, are no classes."""
+        assert self.read(tmp_path, pack, folder, {"labels": None}) is None
+
+    def test_of_another_program(self, tmp_path: Path, pack: Callable[..., Path], folder: str) -> None:
+        """A file of that name that does not mention labels is passed over, and the folders are classes."""
+        with pytest.warns(DataWarning, match=r"1 file is passed over \(1 .json\)"):
+            assert self.read(tmp_path, pack, folder, {"name": "photos"}) == [0, 0, 1]
+
+    @pytest.mark.parametrize("label", [1.5, "cat", [0, 1], -1, True, 1 << 80])
+    def test_other_labels(self, tmp_path: Path, pack: Callable[..., Path], folder: str, label: object) -> None:
+        """Labels that are no classes are refused, with the form that is needed."""
+        with pytest.raises(ValueError, match=r"dataset.json of .* has no valid labels; it needs .*\[\[NAME, INTEGER\]"):
+            self.read(tmp_path, pack, folder, {"labels": [[name, label] for name in self.NAMES]})
+
+    def test_missing_label(self, tmp_path: Path, pack: Callable[..., Path], folder: str) -> None:
+        """An image without a label is named."""
+        with pytest.raises(ValueError, match=r"img00000000.png of .* has a label but .*img00000002.png does not"):
+            self.read(tmp_path, pack, folder, {"labels": [[name, 1] for name in self.NAMES[:2]]})
+
+
+FLOATS = np.linspace(0, 1, COUNT * 3 * 8 * 6, dtype=np.float32).reshape(COUNT, 3, 8, 6)
+
+
+def with_seeds(path: Path, array: np.ndarray) -> Path:
+    npy_of(path / "set.npy", array)
+    with open(path / "set.npy", "ab") as file:
+        file.write(np.arange(COUNT).tobytes())
+    return path / "set.npy"
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2"])
+def test_floats(tmp_path: Path, dtype: str) -> None:
+    """Floats (N, C, H, W) in [0, 1] are rounded to the nearest of 256 values; the seeds after them are ignored."""
+    array = FLOATS.astype(dtype)
+    np.savez(tmp_path / "set.npz", position=array, seeds=np.arange(COUNT))
+    expected = np.floor(array.astype(np.float32) * 255 + 0.5)
+    for path in (npy_of(tmp_path / "plain.npy", array), with_seeds(tmp_path, array), tmp_path / "set.npz"):
+        source = open_images(str(path))
+        assert (source.count, source.shape) == (COUNT, (3, 8, 6))
+        assert np.array_equal(torch.cat([batch.images for batch in source.batches(3)]), expected)
+    assert np.array_equal(open_images(str(with_seeds(tmp_path, array)))[torch.tensor([4])][0], expected[4])
+
+
+@pytest.mark.parametrize("name", ["set", "set.npz", "set.zip", "set.tar", "set.npy"])
+def test_sets_that_sample_writes(tmp_path: Path, name: str) -> None:
+    """A set in every format that is written gives the same 8-bit images in the order of the seeds."""
+    generate(StubSampler(), range(5), tmp_path / name, rounding="round")
+    images = read_data(str(tmp_path / name), (3, 4, 5)).data
+    assert torch.equal(images / 255, torch.stack([StubSampler().image(seed) for seed in range(5)]))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (2 * FLOATS - 1, "image 0 of .*set.npy has values from -1 to .*; floats are images in .0, 1.: scale them"),
+        (np.where(FLOATS > 0.99, np.nan, FLOATS), "image 6 of .*set.npy has values from nan"),
+        (
+            FLOATS.transpose(0, 2, 3, 1),
+            "set.npy is float32 with shape .*; floats are .N, C, H, W. with 1 or 3 ",
+        ),
+        (FLOATS[:5], "set.npy is corrupt, truncated .*does not match the 5 images"),
+    ],
+    ids=["range", "nan", "order", "length"],
+)
+def test_bad_floats(tmp_path: Path, array: np.ndarray, message: str) -> None:
+    """The message names the image and its values, or the form of the array, and what is needed."""
+    with pytest.raises(ValueError, match=message):
+        list(open_images(str(with_seeds(tmp_path, array))).batches(8))
 
 
 def test_data_sets_have_labels() -> None:
@@ -305,13 +427,21 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         "images with 2 channels cannot be resi",
     ),
     "npy cut": (lambda p: cut(npy_of(p / "a.npy")), r"a.npy is corrupt, truncated .*does not match the 7 images"),
-    "npy floats": (lambda p: npy_of(p / "a.npy", PIXELS / 255), r"a.npy is float64; expected 8-bit images \(uint8\)"),
+    "npy floats": (
+        lambda p: npy_of(p / "a.npy", PIXELS / 255),
+        r"a.npy is float64 with shape .*; floats are \(N, C, H, W\)",
+    ),
     "npy text": (lambda p: folder_of(p, {"a.npy": b"text"}) / "a.npy", "a.npy has no valid .npy header"),
     "npy order": (lambda p: npy_of(p / "a.npy", np.asfortranarray(PIXELS)), "a.npy is stored in Fortran order"),
     "tar cut": (lambda p: cut(tar_of(p / "a.tar", FILES), 0.36), "a.tar is corrupt, truncated .*unexpected end"),
     "tar unclosed": (lambda p: unclosed(tar_of(p / "a.tar", FILES)), "a.tar is corrupt, .*no zero padding"),
     "tar header": (lambda p: overwritten(tar_of(p / "a.tar", FILES), 0.2), "a.tar is corrupt, .*no zero padding"),
     "tar block": (lambda p: overwritten(tar_of(p / "a.tar", FILES), 0.2, 512), "a.tar is corrupt, .*no zero padding"),
+    "gz cut": (lambda p: cut(gzipped(tar_of(p / "a.tar", FILES), ".tar.gz")), "a.tar.gz is corrupt, truncated"),
+    "gz header": (
+        lambda p: gzipped(overwritten(tar_of(p / "a.tar", FILES), 0.2), ".tar.gz"),
+        "a.tar.gz is corrupt, .*no zero padding",
+    ),
     "tar of text": (lambda p: folder_of(p, {"a.tar": b"text" * 300}) / "a.tar", "a.tar is corrupt, truncated"),
     "tar empty": (lambda p: tar_of(p / "a.tar", {}), "a.tar has no images"),
     "two images": (
@@ -333,16 +463,21 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "cmyk": (
         lambda p: folder_of(p / "a", {"x.jpg": encoded_as("CMYK", "JPEG")}),
-        "x.jpg of .*: the image has CMYK colours; convert it to 8-bit gray or RGB",
+        "x.jpg of .*: the image has CMYK colours, but 8-bit gray or RGB is required; use .*a@rgb to convert",
     ),
     "alpha": (
         lambda p: folder_of(p / "a", {"x.webp": encoded_as("RGBA", "WebP")}),
         "x.webp of .*: the image has an alpha channel",
     ),
-    "folder empty": (lambda p: folder_of(p / "a", {"notes.txt": b""}), "a has no images"),
+    "folder empty": (
+        lambda p: folder_of(p / "a", {"notes.txt": b""}),
+        r"a has no images: 1 file is passed over \(1 .txt\), the first is notes.txt",
+    ),
     "suffix": (lambda p: folder_of(p, {"a.rar": b""}) / "a.rar", "a.rar cannot be read; use a data set, a folder"),
     "split": (lambda p: Path(f"{folder_of(p / 'a', FILES)}:test"), "a has no splits; remove :test"),
     "range": (lambda p: p / "a-{3..1}.tar", r"the range \{3..1\} in .* is empty"),
+    "long range": (lambda p: p / "a-{0..9999}-{0..9999}.tar", "stands for 100000000 shards; at most 1000000 are"),
+    "conversion": (lambda p: Path(f"{folder_of(p / 'a', FILES)}@gray"), "'@gray'; it may be @SIZE, @rgb or @SIZE,rgb"),
 }
 
 

@@ -16,8 +16,8 @@ from scoresde_fast.data.file_names import PassedOver, is_image
 from scoresde_fast.data.images import Images, Item, corrupt_file_errors, decode_item
 from scoresde_fast.data.limits import read_file, require_size
 
-MANIFEST, GRID = "samples.json", "grid.png"
-"""Files of a set of samples; the grid is not an image of the set."""
+SET_FILES = (MANIFEST := "samples.json", "samples.sha256")
+"""Files of a set of samples beside its images."""
 _SEED = re.compile(r"(?:^|/)(\d{6,})\.\w+$", re.ASCII)
 
 
@@ -29,7 +29,7 @@ def open_folder(folder: Path, conversion: Conversion) -> Images:
     """
     names = list(_walk(folder, "", ()))
     if is_set := MANIFEST in names:
-        names = [name for name in names if name not in (MANIFEST, GRID)]
+        names = [name for name in names if name not in SET_FILES]
     files, passed_over = _listed(names, str(folder), lambda name: read_file(folder / name, name), classes=not is_set)
 
     def item(index: int) -> Item:

@@ -302,6 +302,7 @@ class _SetWriter:
                 Digests(digests.images).write(store)
             store.pack(seeds, check)
             digests.finished(seeds, store.archives()).write(store)
-            store.sync()  # before the parts and `work`, by which the next run notices that it has to finish, are removed
+            # Until everything is on the disk, the parts and the folder `work` tell the next run to finish the set.
+            store.sync()
             store.clean()
         return True

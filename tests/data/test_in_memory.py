@@ -57,14 +57,6 @@ def test_images_of_any_format(images: Path, pack: Callable[[Path], Path], names:
     assert torch.equal(data, PIXELS[["baecd".index(name) for name in "abcde"]])
 
 
-def test_grid_of_a_set_is_ignored(images: Path) -> None:
-    """grid.png is ignored in a set of samples, but is an image in other folders."""
-    (images / "grid.png").write_bytes((images / "a.png").read_bytes())
-    assert len(read_data(str(images), SHAPE).data) == COUNT + 1
-    (images / "samples.json").write_text("{}")
-    assert len(read_data(str(images), SHAPE).data) == COUNT
-
-
 def test_data_sets_by_name() -> None:
     """A split may follow the name; the default is all images."""
     pytest.importorskip("sklearn")

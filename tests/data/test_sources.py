@@ -157,9 +157,9 @@ class TestNames:
 
 
 def test_sets_of_samples(tmp_path: Path) -> None:
-    """In a folder with samples.json, grid.png is ignored, and subfolders are not classes."""
+    """In a folder with samples.json, subfolders are not classes, and the files of the set are not passed over."""
     folder_of(
-        tmp_path, {"grid.png": b"", "samples.json": b"{}", "a/x.png": FILES[NAMES[0]], "b/y.png": FILES[NAMES[1]]}
+        tmp_path, {"samples.sha256": b"", "samples.json": b"{}", "a/x.png": FILES[NAMES[0]], "b/y.png": FILES[NAMES[1]]}
     )
     (batch,) = open_images(str(tmp_path)).batches(8)
     assert batch.names == ["a/x.png", "b/y.png"] and batch.labels is None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Power losses: after any prefix of a run's operations on files, nothing recorded is lost, and the next run completes."""
+"""Power losses: after any prefix of a run's operations nothing recorded is lost, and the next run completes the set."""
 
 from __future__ import annotations
 

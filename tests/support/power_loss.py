@@ -71,7 +71,8 @@ class Disk:
     def _content(self, file: int, share: float) -> bytes:
         """Return the content of a file of which only a part of what was not synced has reached the disk."""
         new = self.contents.get(file, b"")
-        kept = len(os.path.commonprefix([self.synced.get(file, b""), new]))
+        old = self.synced.get(file, b"")
+        kept = len(old) if new.startswith(old) else 0
         return new[: kept + round(share * (len(new) - kept))]
 
     @staticmethod

@@ -21,9 +21,6 @@ Samples = npt.NDArray[Any]
 """A batch to be stored: (B, H, W, C) uint8, or (B, C, H, W) float32 in a format without rounding."""
 Stored = Any
 """An image as stored: an encoded PNG (bytes), or a row of `Samples` (an array)."""
-SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
-"""Files that operating systems and network file systems leave in folders; those with a prefix are below."""
-SYSTEM_PREFIXES = ("._", ".nfs", ".fuse_hidden")
 
 
 class Store(ABC):
@@ -159,7 +156,7 @@ class Store(ABC):
     def foreign(self) -> Iterable[Path]:
         """Return the files, links and folders in the folder of the set that do not belong to it.
 
-        `leftovers` may be among them; files that operating systems leave in folders are not.
+        `leftovers` may be among them; hidden files, and those that operating systems add, are not.
         """
 
 
@@ -197,11 +194,6 @@ def beside(out: Path, suffix: str) -> Path:
     if not named.name:
         raise ValueError(f"--out {out} is the root of the file system; choose a folder in it")
     return named.with_name(f"{named.name}{suffix}")
-
-
-def is_system_file(name: str) -> bool:
-    """Return whether operating systems leave files of this name in folders."""
-    return name in SYSTEM_FILES or name.startswith(SYSTEM_PREFIXES)
 
 
 def file_suffix(out: Path) -> str:

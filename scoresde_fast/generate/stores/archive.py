@@ -14,9 +14,10 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
+from scoresde_fast.data.file_names import is_ignored
 from scoresde_fast.files import UNFINISHED, make_folder, replacing, sync_folder
 from scoresde_fast.generate.seeds import EMPTY, Integers, SeedSet
-from scoresde_fast.generate.stores import Store, Stored, beside, damaged_image, is_system_file
+from scoresde_fast.generate.stores import Store, Stored, beside, damaged_image
 
 PART_IMAGES = 1024
 """Images in a part that `Archive.remove` writes."""
@@ -147,7 +148,7 @@ class Archive(Store):
     def foreign(self) -> Iterable[Path]:
         """Return the foreign files in `work`; the archive's own folder may contain any files."""
         own = {*self._parts(), *self.work.glob("*.lock")}
-        return [path for path in self.work.glob("*") if path not in own and not is_system_file(path.name)]
+        return [path for path in self.work.glob("*") if path not in own and not is_ignored(path.name)]
 
     def _parts(self) -> list[Path]:
         return sorted(self.work.glob(f"part-*{self.part_suffix}"))

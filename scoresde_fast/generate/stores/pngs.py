@@ -18,9 +18,10 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 import numpy as np
 
 from scoresde_fast.data.codecs import Pixels, decode_verified_png, encode_png
+from scoresde_fast.data.file_names import is_ignored
 from scoresde_fast.files import UNFINISHED, make_folder, read_file, write_atomically
 from scoresde_fast.generate.seeds import Integers, SeedSet
-from scoresde_fast.generate.stores import Samples, Store, Stored, is_system_file
+from scoresde_fast.generate.stores import Samples, Store, Stored
 from scoresde_fast.generate.stores.archive import Archive
 
 PER_FOLDER = 1000
@@ -111,7 +112,7 @@ class PngFolder(Store):
                 path = Path(entry.path)
                 is_named = self.seed_of(f"{folder.name}/{entry.name}") is not None
                 is_image = is_named and entry.is_file(follow_symlinks=False)
-                if not (is_image or path in own or path in subfolders or is_system_file(entry.name)):
+                if not (is_image or path in own or path in subfolders or is_ignored(entry.name)):
                     yield path
 
     def _subfolders(self) -> list[Path]:

@@ -29,6 +29,8 @@ Json = dict[str, Any]
 
 MAX_BYTES = 64 * 2**20
 """Limit of the size of a manifest; that of a set of any size in few ranges of seeds has a few thousand bytes."""
+FIRST_ENTRIES = {"configuration", "seeds", "environments", "done"}
+"""Entries of manifests without a SHA-256, which the first versions wrote."""
 POLL_SECONDS = 0.01
 """Interval at which a waiting process tries to lock the manifest."""
 _SHARD_LOCK = re.compile(r"shard-(\d+)-of-(\d+)\.lock", re.ASCII)
@@ -52,12 +54,14 @@ class Manifest:
             keeps its batch when the set grows.
         environments: the distinct versions, devices and batch sizes that generated images.
         done: seeds whose images are synced to disk; None in a manifest that does not record them.
+        digests: the SHA-256 of the digests of a finished set; None before.
     """
 
     configuration: Json
     seeds: tuple[SeedSet, ...] = ()
     environments: tuple[Json, ...] = ()
     done: SeedSet | None = None
+    digests: str | None = None
 
     @classmethod
     def new(cls, configuration: Json) -> Manifest:
@@ -96,13 +100,14 @@ class Manifest:
             text = path.read_text(encoding="utf-8")
             content = json.loads(text)
             sha256 = content.pop("sha256", None)
-            if sha256 is not None and text != _text(content):
+            if text != _text(content) if sha256 is not None else not content.keys() <= FIRST_ENTRIES:
                 raise ValueError("its content does not match its SHA-256")
             return cls(
                 dict(content["configuration"]),
                 tuple(map(SeedSet.parse, content["seeds"])),
                 tuple(map(dict, content["environments"])),
                 SeedSet.parse(content["done"]) if "done" in content else None,
+                content.get("digests"),
             )
         except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise DamagedManifestError(
@@ -129,6 +134,8 @@ class Manifest:
         }
         if self.done is not None:
             content["done"] = str(self.done)
+        if self.digests is not None:
+            content["digests"] = self.digests
         with replacing(path) as file:
             file.write(_text(content).encode())
 
@@ -158,7 +165,8 @@ def record_done(store: Store, digests: Mapping[int, str], *, lost: SeedSet = EMP
         manifest = Manifest.read(store.manifest)
         if digests:
             append_digests(store, digests)
-        replace(manifest, done=((manifest.done or EMPTY) - lost) | SeedSet.of(digests)).write(store.manifest)
+        done = ((manifest.done or EMPTY) - lost) | SeedSet.of(digests)
+        replace(manifest, done=done, digests=None).write(store.manifest)
 
 
 def data_sha256(data: Tensor) -> str:

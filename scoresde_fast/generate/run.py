@@ -19,7 +19,7 @@ from torch import Tensor
 from scoresde_fast.data.codecs import Pixels, encode_png
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.files import make_folder, replacing, user_path
-from scoresde_fast.generate.digests import Digests, digest
+from scoresde_fast.generate.digests import Digests, digest, file_digest
 from scoresde_fast.generate.manifest import (
     DamagedManifestError,
     Json,
@@ -298,10 +298,13 @@ class _SetWriter:
                 if digests.images.get(seed) != digest(image):
                     raise damaged_image(seed, store.out, "it does not match its digest")
 
-            if digests.files:  # they may change: until they are known again, none is recorded
-                Digests(digests.images).write(store)
+            if manifest.digests is not None:  # the archives may change: until they are known again, none has a digest
+                manifest = replace(manifest, digests=None)
+                manifest.write(store.manifest)
+            Digests(digests.images).write(store)
             store.pack(seeds, check)
             digests.finished(seeds, store.archives()).write(store)
+            replace(manifest, digests=file_digest(store.digests)).write(store.manifest)
             # Until everything is on the disk, the parts and the folder `work` tell the next run to finish the set.
             store.sync()
             store.clean()

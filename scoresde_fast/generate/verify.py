@@ -109,6 +109,8 @@ def verify(out: str | Path, on_image: Callable[[int], object] = lambda total: No
     proved: dict[int, str] = {}  # seed -> digest
     if not recorded:
         damaged_files[store.digests] = "it is missing; the command that made the set checks the images and writes it"
+    elif manifest.digests is not None and manifest.digests != file_digest(store.digests):
+        damaged_files[store.digests] = "it does not match the manifest"
     complete = expected == requested
     for path in store.archives() if recorded else []:
         value = digests.files.get(path.name)
@@ -186,8 +188,9 @@ def repair(sampler: ImageSampler, out: str | Path, findings: Findings, *, batch_
     Manifest.begin(store.manifest, set_configuration(sampler, store, batch_size=batch_size, rounding=rounding))
     with ShardLock(store.work, Shard()):
         store.remove(findings.repairable, findings.damaged_files)
-        if store.grid in findings.damaged_files:
-            store.grid.unlink()
+        for path in (store.grid, store.digests):
+            if path in findings.damaged_files:
+                path.unlink(missing_ok=True)
         store.sync()
         record_done(store, {}, lost=findings.repairable)
     return generate(sampler, manifest.all_seeds(), out, batch_size=batch_size, rounding=rounding, shard=Shard())

@@ -91,8 +91,10 @@ class PngFolder(Store):
 
     def remove(self, seeds: SeedSet, archives: Collection[Path] = ()) -> None:
         for seed in seeds:
-            with suppress(OSError):  # a folder in an image's place is kept
-                (self.out / self.name_of(seed)).unlink()
+            path = self.out / self.name_of(seed)
+            if not path.parent.is_symlink():
+                with suppress(OSError):  # a folder in an image's place is kept
+                    path.unlink()
 
     def pack(self, seeds: SeedSet, check: Callable[[int, Stored], None]) -> None:
         """Do nothing: the images are the set."""

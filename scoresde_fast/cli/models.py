@@ -21,12 +21,15 @@ DataHelp = arg(
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model. If the command is interrupted, run it again to continue."""
+    """Train a model. If the command is interrupted, run it again to continue.
+
+    Ctrl-C and SIGTERM finish the current step and save it; a second signal stops at once.
+    """
 
     recipe: Positional[str]
     """A recipe (digits-ve, digits-classifier), a preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
     out: Annotated[Path | None, arg(help_behavior_hint="(default: runs/RECIPE)")] = None
-    """Folder of the run: snapshots, sample grids, and the trained model in its subfolder "model"."""
+    """Folder of the run: its state, snapshots (checkpoint_STEP), sample grids, and the trained model (model)."""
     data: Annotated[str | None, DataHelp] = None
     seed: int = 0
     """Seed of the initial weights and of every step."""

@@ -146,7 +146,7 @@ def record_done(store: Store, *, done: SeedSet = EMPTY, lost: SeedSet = EMPTY) -
 def data_sha256(data: Tensor) -> str:
     """Return the SHA-256 of a tensor: its dtype, shape and values."""
     digest = hashlib.sha256(json.dumps([str(data.dtype), list(data.shape)]).encode())
-    digest.update(data.cpu().contiguous().numpy().tobytes())
+    digest.update(data.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What identifies the training data of a run, so that a run does not go on with other data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde_fast.data.images import Images
+from scoresde_fast.generate.manifest import data_sha256
+
+SAMPLED = 64
+"""Number of images, evenly spaced, whose contents identify data that stay on disk."""
+
+
+def identify(data: Tensor | Images, labels: Tensor | None = None) -> dict[str, Any]:
+    """Return what identifies training data, as JSON values: number, shape and a hash of the contents.
+
+    Of data that stay on disk, which are larger than 2 GiB, `SAMPLED` images are hashed.
+    """
+    count, shape, contents = len(data), list(data.shape), data
+    if isinstance(data, Images):
+        contents = data[torch.linspace(0, count - 1, min(SAMPLED, count), dtype=torch.float64).long()]
+    else:
+        shape = shape[1:]
+    parts = [contents] if labels is None else [contents, labels]
+    return {"count": count, "shape": shape, "hashed": len(parts[0]), "sha256": [data_sha256(part) for part in parts]}
+
+
+def describe_change(saved: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return in what training data differ from those with the identity ``saved``, or an empty string."""
+    if saved["count"] != now["count"]:
+        return f"{saved['count']} then, {now['count']} now"
+    if saved["shape"] != now["shape"]:
+        return f"of shape {saved['shape']} then, {now['shape']} now"
+    if saved["hashed"] == now["hashed"] and saved["sha256"] != now["sha256"]:
+        return "as many of the same shape, but with other contents"
+    return ""

@@ -7,7 +7,9 @@ tyro parses the options. Modules import torch only inside ``run()``, so that ``-
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config=PARSING,
     )
     try:
-        command.run()
+        with _one_line_warnings():
+            command.run()
     except (ZeroDivisionError, OverflowError):
         raise  # a bug, unlike other arithmetic errors: NaN and failed integration
     except (ValueError, OSError, ArithmeticError) as error:
@@ -96,6 +99,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{PROGRAM}: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """Show warnings as one line, without the place in the code."""
+    previous = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"{PROGRAM}: {' '.join(str(message).split())}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = previous
 
 
 def _one_line(error: Exception) -> str:

@@ -20,13 +20,11 @@ def identify(data: Tensor | Images, labels: Tensor | None = None) -> dict[str, A
 
     Of data that stay on disk, which are larger than 2 GiB, `SAMPLED` images are hashed.
     """
-    count, shape, contents = len(data), list(data.shape), data
-    if isinstance(data, Images):
-        contents = data[torch.linspace(0, count - 1, min(SAMPLED, count), dtype=torch.float64).long()]
-    else:
-        shape = shape[1:]
-    parts = [contents] if labels is None else [contents, labels]
-    return {"count": count, "shape": shape, "hashed": len(parts[0]), "sha256": [data_sha256(part) for part in parts]}
+    count = len(data)
+    spaced = torch.linspace(0, count - 1, min(SAMPLED, count), dtype=torch.float64).long()
+    hashed = data[spaced] if isinstance(data, Images) else data
+    hashes = [data_sha256(part) for part in (hashed, labels) if part is not None]
+    return {"count": count, "shape": list(hashed.shape[1:]), "hashed": len(hashed), "sha256": hashes}
 
 
 def describe_change(saved: dict[str, Any], now: dict[str, Any]) -> str:

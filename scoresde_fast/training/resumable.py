@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -250,12 +251,7 @@ class ResumableRun(ABC, Generic[RunConfig]):
                 f"the training data {self.config.data.dataset} have changed since {path} was written: {change}; "
                 "restore them, or choose another folder for a new run"
             )
-        n_iters = self.config.training.n_iters
-        if state["step"] > n_iters:
-            raise ValueError(
-                f"training.n_iters is {n_iters}, but {path} has done {state['step']} steps; give at least as many, or "
-                "choose another folder"
-            )
+        self._check_length(path, state)
         copy_weights(path, self.network, state, ema=False)
         averaged_weights(path, self.network, state)
         try:
@@ -268,6 +264,22 @@ class ResumableRun(ABC, Generic[RunConfig]):
             raise DamagedStateError(f"{path} does not fit its configuration") from error
         self.step = self.saved_step = state["step"]
         self._keeps_previous = path == self.state_path  # a damaged one does not replace the intact one before it
+
+    def _check_length(self, path: Path, state: State) -> None:
+        """Raise ValueError if the run has more steps than are requested; warn if its rate fell towards another end."""
+        step, n_iters, decay = state["step"], self.config.training.n_iters, self.config.optim.decay
+        if step > n_iters:
+            raise ValueError(
+                f"training.n_iters is {n_iters}, but {path} has done {step} steps; give at least as many, or choose "
+                "another folder"
+            )
+        before = state["config"]["training"].get("n_iters", n_iters)
+        if before != n_iters and decay and step > min(before, n_iters) - decay:
+            warnings.warn(
+                f"{path} is at step {step} of {before}, where optim.decay {decay} lowers the learning rate; with "
+                f"training.n_iters {n_iters} it jumps, so the result is not that of one run of {n_iters} steps",
+                stacklevel=2,
+            )
 
     def _check_moments(self) -> None:
         """Raise ValueError unless the optimiser's averages have the shapes of their weights, which torch lets pass."""

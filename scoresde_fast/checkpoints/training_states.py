@@ -80,7 +80,7 @@ def read_state(path: Path) -> State:
         raise DamagedStateError(f"{path} is damaged (in {damaged})")
     if not isinstance(state, dict):
         raise DamagedStateError(f"{path} is not the state of a training run, but a {type(state).__name__}")
-    for name, kind in SECTIONS.items():
+    for name, kind in (SECTIONS | ({"data": dict} if "data" in state else {})).items():
         if not isinstance(state.get(name), kind):
             what = f"of type {type(state[name]).__name__}" if name in state else "missing"
             raise DamagedStateError(f"{path} is not the state of a training run ({name!r} is {what})")

@@ -340,7 +340,7 @@ class EMA:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
-        self.updates = state["updates"]
+        self.updates = int(state["updates"])
         for average, saved in zip(self.shadow, state["shadow"], strict=True):
             average.copy_(saved)
 

@@ -12,20 +12,21 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde_fast.checkpoints import load
+from scoresde_fast.checkpoints import load, save
 from scoresde_fast.checkpoints.training_states import snapshots
 from scoresde_fast.cli import main
 from scoresde_fast.configs import Config, load_config
 from scoresde_fast.data import in_memory
-from scoresde_fast.model import describe_model
-from scoresde_fast.training import Trainer, train
+from scoresde_fast.model import ScoreModel, describe_model
+from scoresde_fast.training import Trainer, train, trainer
 from scoresde_fast.training.data_identity import describe_change, identify
 from tests.support.resumed_runs import assert_same, finish
 from tests.support.tiny_training import POINTS, points, trained, with_data, write_recipe
 
 
-def test_finished_run_goes_on(tmp_path: Path) -> None:
+def test_finished_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A finished run with more iterations equals one that had them from the start, and replaces the trained model."""
+    monkeypatch.setattr(trainer, "write_grid", lambda run: None)
     train(points(n_iters=5), tmp_path / "parts", progress=False)
     model = train(points(n_iters=9, log_freq=2, snapshot_freq=3), tmp_path / "parts", progress=False)
     resumed = Trainer(points(), tmp_path / "parts")
@@ -83,7 +84,8 @@ def test_option_of_the_originals_for_preemption(tmp_path: Path) -> None:
 def test_option_for_preemption_is_no_part_of_a_model(tmp_path: Path) -> None:
     """When a run saves changes neither the description of its samples nor the configuration that identifies it."""
     often, seldom = points(snapshot_freq_for_preemption=1), points()
-    model = load(train(seldom, tmp_path, progress=False), config=often)
+    save(ScoreModel(seldom), tmp_path)
+    model = load(tmp_path, config=often)
     assert "snapshot_freq_for_preemption" not in describe_model(model)["config"]["training"]
 
 

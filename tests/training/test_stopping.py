@@ -139,7 +139,7 @@ def test_kill_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_unreadable_data_lose_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If an image cannot be read in the midst of a run, the steps before it are saved, and the error is the reader's."""
+    """If an image cannot be read amid a run, the steps before it are saved, and the error is the reader's."""
     run = Trainer(points(**SELDOM), tmp_path)
 
     def fail(*_: object) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from scoresde_fast.cli.options import Flag
+from scoresde_fast.cli.options import NO_DEFAULT, Flag
 
 DataHelp = arg(
     help="Other training images: cifar10, svhn:extra, a folder, .zip, .tar, .npz or .npy; photos@64 crops and resizes "
@@ -67,14 +67,14 @@ class Train:
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert an official checkpoint to a folder with config.json and the averaged weights in model.safetensors."""
+    """Convert an official checkpoint or a run to a folder with config.json and model.safetensors, averaged weights."""
 
     checkpoint: Positional[Path]
-    """Official checkpoint, .pth."""
+    """Official checkpoint (.pth), or a run of train or its state.pt."""
     out: Positional[Path]
     """Output folder."""
-    config: str
-    """Preset of the checkpoint (ve/cifar10_ncsnpp_continuous), or a JSON file."""
+    config: Annotated[str | None, NO_DEFAULT] = None
+    """For a .pth: its preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
     raw: Flag = False
     """Convert the raw weights instead of their moving average."""
 

@@ -105,6 +105,8 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         out = tmp_path / "images"  # the same set: a model with other weights would be refused
         assert main(["sample", str(tmp_path / model), *options, "--out", str(out)]) == 0
     assert "2 images already existed" in capsys.readouterr().out
+    assert main(["convert", str(tmp_path / "run"), str(tmp_path / "saved")]) == 0
+    assert same(weights(load(tmp_path / "saved")), run.ema.shadow)
     for model in ("run", "run/state.pt"):
         arguments = [str(tmp_path / model), *options, "--reference", "digits:test", "--metrics", "fid", "--few"]
         assert main(["eval", *arguments, "--resamples", "0"]) == 0

@@ -375,7 +375,7 @@ def describe_model(model: ScoreFunction) -> dict[str, Any]:
     """
     weights = {"weights_sha256": weights_sha256(model)}
     if isinstance(model, ScoreModel):
-        return {**weights, "config": model.config.to_dict()}
+        return {**weights, "config": model.config.describe()}
     return {
         **weights,
         "network": type(model.network).__name__,

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loading and saving of trained models and classifiers.
 
-`load` and `load_classifier` take names of embedded models, or folders; `load` also takes official checkpoints.  Folders
-contain ``config.json`` and ``model.safetensors``, as huggingface-hub's mixin writes them.
+`load` and `load_classifier` take names of embedded models, folders, and runs of training; `load` also takes official
+checkpoints.  Folders contain ``config.json`` and ``model.safetensors``, as huggingface-hub's mixin writes them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,9 +19,20 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from scoresde_fast.checkpoints.official import copy_official, fitting_presets, misfit, read_official
+from scoresde_fast.checkpoints.training_states import (
+    MODEL,
+    State,
+    copy_weights,
+    is_run,
+    is_state,
+    newest_state,
+    read_state,
+    snapshots,
+)
 from scoresde_fast.classifier import Classifier, ClassifierConfig
 from scoresde_fast.configs import ConfigLike, load_config, preset_names
 from scoresde_fast.configs.loading import read_json
+from scoresde_fast.configs.schema import without_job_options
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.files import make_folder, replacing, write_json
 from scoresde_fast.model import ScoreModel
@@ -48,10 +59,11 @@ def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool =
     """Load a trained model in float32 and evaluation mode.
 
     Args:
-        path_or_name: the name of an embedded model, a saved folder, or an official ``.pth`` checkpoint. An embedded
-            name takes precedence over a folder with the same name; write ``./NAME`` for the folder.
-        config: the configuration of an official checkpoint, see `load_config`; saved folders contain theirs.
-        ema: load the averaged weights of an official checkpoint; otherwise the raw ones.
+        path_or_name: the name of an embedded model, a saved folder, the folder of a training run (its newest weights)
+            or its ``state.pt``, or an official ``.pth`` checkpoint. An embedded name takes precedence over a folder
+            with the same name; write ``./NAME`` for the folder.
+        config: the configuration of an official checkpoint, see `load_config`; folders and states contain theirs.
+        ema: load the averaged weights of an official checkpoint or a state; otherwise the raw ones.
 
     Raises:
         ValueError: the name is unknown or a classifier's; the file is corrupt, contains code, or does not fit
@@ -59,13 +71,17 @@ def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool =
         FileNotFoundError: the path does not exist.
     """
     path = _embedded_or_path(path_or_name)
-    if path.is_file():
+    if _has_state(path):
+        model = _use_state(path, lambda path, state: _model_of_state(path, state, ema))
+    elif path.is_file():
         return _load_official(path, config, ema)
-    if not path.is_dir():
+    elif not path.is_dir():
         raise _not_found(path_or_name)
-    _refuse_classifier(path, path_or_name)
-    _require_saved(path, "model")
-    model = _with_saved_weights(ScoreModel(load_config(path / CONFIG)), path)
+    else:
+        path = _newest_saved(path)
+        _refuse_classifier(path, path_or_name)
+        _require_saved(path, "model")
+        model = _with_saved_weights(ScoreModel(load_config(path / CONFIG)), path)
     if config is not None and load_config(config) != model.config:
         raise ValueError(
             f"{str(path_or_name)!r} contains its configuration, which differs from the given config; leave out config"
@@ -77,15 +93,18 @@ def load_classifier(path_or_name: str | Path) -> Classifier:
     """Load a trained classifier in float32 and evaluation mode.
 
     Args:
-        path_or_name: the name of an embedded classifier, which takes precedence as in `load`, or a folder written by
-            `save_classifier` or by training.
+        path_or_name: the name of an embedded classifier, which takes precedence as in `load`, a folder written by
+            `save_classifier`, or the folder of a training run or its ``state.pt``.
 
     Raises:
         ValueError: the name is unknown, the folder contains a score model, or its files are corrupt or do not fit.
         FileNotFoundError: the path does not exist.
     """
     path = _embedded_or_path(path_or_name)
+    if _has_state(path):
+        return _use_state(path, _classifier_of_state)
     if path.is_dir():
+        path = _newest_saved(path)
         _require_saved(path, "classifier")
         return _with_saved_weights(Classifier(_classifier_config(path, path_or_name)), path)
     if _is_path(path_or_name):
@@ -130,6 +149,11 @@ def is_saved(folder: str | Path) -> bool:
     return all((Path(folder) / name).is_file() for name in (WEIGHTS, CONFIG))
 
 
+def is_model(path: str | Path) -> bool:
+    """Return whether ``path`` is a saved folder, or a training run or one of its states."""
+    return is_saved(_newest_saved(Path(path))) or _has_state(Path(path))
+
+
 def has_classifier(file: Path) -> bool:
     """Return whether a JSON file has a section ``classifier``; False if it cannot be read, which loaders report."""
     try:
@@ -146,6 +170,38 @@ def _embedded(*, classifiers: bool) -> list[str]:
 def _embedded_or_path(path_or_name: str | Path) -> Path:
     embedded = path_or_name in (*embedded_names(), *embedded_classifiers())
     return EMBEDDED / path_or_name if embedded else Path(path_or_name)
+
+
+def _has_state(path: Path) -> bool:
+    """Return whether ``path`` is a state of training, or a folder with one that is not itself a saved model."""
+    return (is_run(path) and not is_saved(path)) if path.is_dir() else (path.is_file() and is_state(path))
+
+
+def _use_state(path: Path, use: Callable[[Path, State], Network]) -> Network:
+    """Return ``use(path, state)`` of a state, or of the newest intact one in the folder of a run."""
+    return newest_state(path, use) if path.is_dir() else use(path, read_state(path))
+
+
+def _model_of_state(path: Path, state: State, ema: bool) -> ScoreModel:
+    if CLASSIFIER in state["config"]:
+        raise _is_classifier(path)
+    model = ScoreModel(load_config(state["config"]))
+    copy_weights(path, model.network, state, ema=ema)
+    return model.eval()
+
+
+def _classifier_of_state(path: Path, state: State) -> Classifier:
+    if CLASSIFIER not in state["config"]:
+        raise _is_score_model(path)
+    classifier = Classifier(ClassifierConfig.from_dict(state["config"][CLASSIFIER]))
+    copy_weights(path, classifier, state, ema=True)
+    return classifier.eval()
+
+
+def _newest_saved(folder: Path) -> Path:
+    """Return the newest saved model in the folder of a run whose states were deleted, otherwise ``folder`` itself."""
+    candidates = [folder, folder / MODEL, *reversed(snapshots(folder))]
+    return next((candidate for candidate in candidates if is_saved(candidate)), folder)
 
 
 def _load_official(path: Path, config: ConfigLike | None, ema: bool) -> ScoreModel:
@@ -181,10 +237,21 @@ def _is_path(path_or_name: str | Path) -> bool:
 def _refuse_classifier(folder: Path, name: str | Path) -> None:
     """Raise ``ValueError`` if ``folder``, which the user calls ``name``, contains a classifier."""
     if has_classifier(folder / CONFIG):
-        raise ValueError(
-            f"{str(name)!r} is a classifier, not a score model; use load_classifier({str(name)!r}) to guide the "
-            "sampling of a model"
-        )
+        raise _is_classifier(name)
+
+
+def _is_classifier(name: str | Path) -> ValueError:
+    return ValueError(
+        f"{str(name)!r} is a classifier, not a score model; use load_classifier({str(name)!r}) to guide the "
+        "sampling of a model"
+    )
+
+
+def _is_score_model(name: str | Path) -> ValueError:
+    return ValueError(
+        f"{str(name)!r} is a score model, but a classifier is needed; give 'digits-classifier', or a folder "
+        "written by `scoresde-fast train`"
+    )
 
 
 def _require_saved(folder: Path, kind: str) -> None:
@@ -200,10 +267,7 @@ def _classifier_config(folder: Path, name: str | Path) -> ClassifierConfig:
 
     config = read_json(folder / CONFIG, parse)
     if config is None:
-        raise ValueError(
-            f"{str(name)!r} is a score model, but a classifier is needed; give 'digits-classifier', or a folder "
-            "written by `scoresde-fast train`"
-        )
+        raise _is_score_model(name)
     return config
 
 
@@ -221,9 +285,12 @@ def _with_saved_weights(network: Network, folder: Path) -> Network:
 
 
 def _write(network: nn.Module, options: Sections, folder: Path, dtype: torch.dtype, existing: Sections | None) -> None:
-    """Write ``options`` and weights; raise ``ValueError`` if the folder's ``existing`` options differ."""
+    """Write ``options`` and weights; raise ``ValueError`` if the folder's ``existing`` options differ.
+
+    They may differ in `JOB_OPTIONS`: a model that was trained longer replaces the one before.
+    """
     make_folder(folder)
-    for section, values in (existing or {}).items():
+    for section, values in without_job_options(existing or {}).items():
         for name, theirs in values.items():
             if (ours := options[section][name]) != theirs:
                 raise ValueError(

@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config=PARSING,
     )
     try:
-        with _warnings_in_one_line():
+        with _one_line_warnings():
             command.run()
     except (ZeroDivisionError, OverflowError):
         raise  # a bug, unlike other arithmetic errors: NaN and failed integration
@@ -102,19 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
-    """Print warnings about the user's data as messages, without the line of code that raises them."""
-    show = warnings.showwarning
-
-    def show_in_one_line(message: Warning | str, category: type[Warning], *arguments: Any, **options: Any) -> None:
-        if issubclass(category, DataWarning):
-            print(f"{PROGRAM}: {message}", file=sys.stderr)
-        else:
-            show(message, category, *arguments, **options)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show_in_one_line
+def _one_line_warnings() -> Iterator[None]:
+    """Show warnings as one line, without the place in the code."""
+    previous = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"{PROGRAM}: {' '.join(str(message).split())}\n"
+    try:
         yield
+    finally:
+        warnings.formatwarning = previous
 
 
 def _one_line(error: Exception) -> str:

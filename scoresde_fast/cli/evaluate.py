@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 SourceHelp = arg(
     help="Images (folder, .zip, .npz, .npy, .tar, .tar.gz, or data set like digits:test; photos@32,rgb crops, resizes "
-    f"and converts to RGB); or a model: embedded, a saved folder, a .pth, or {OWN_MODEL}."
+    "and converts to RGB); or a model: embedded, a saved folder, a run of train or its state.pt, a .pth, or "
+    f"{OWN_MODEL}."
 )
 ReferenceHelp = arg(
     help="Images in the same forms as SOURCE (their statistics are cached); a file of eval stats; or statistics of "
@@ -168,11 +169,11 @@ class Eval(SamplerOptions, ExtractorOptions):
 def _is_model(source: str) -> bool:
     """Return whether ``source`` names a model; "NAME:SPLIT" of a data set does not."""
     from scoresde_fast.checkpoints import embedded_names
-    from scoresde_fast.checkpoints.loading import is_saved
+    from scoresde_fast.checkpoints.loading import is_model
     from scoresde_fast.checkpoints.python_models import is_found, is_python_name
     from scoresde_fast.data.sources import is_data_set
 
-    if source in embedded_names() or is_saved(source) or Path(source).suffix == ".pth":
+    if source in embedded_names() or is_model(source) or Path(source).suffix == ".pth":
         return True
     return is_python_name(source) and not is_data_set(source.partition(":")[0]) and is_found(source)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from scoresde_fast.cli.options import Flag
+from scoresde_fast.cli.options import NO_DEFAULT, Flag
 
 DataHelp = arg(
     help="Other training images: cifar10, svhn:extra, a folder, .zip, .tar, .npz or .npy; photos@64 crops and resizes "
@@ -22,12 +22,15 @@ DataHelp = arg(
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model. If the command is interrupted, run it again to continue."""
+    """Train a model. If the command is interrupted, run it again to continue.
+
+    Ctrl-C and SIGTERM finish the current step and save it; a second signal stops at once.
+    """
 
     recipe: Positional[str]
     """A recipe (digits-ve, digits-classifier), a preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
     out: Annotated[Path | None, arg(help_behavior_hint="(default: runs/RECIPE)")] = None
-    """Folder of the run: snapshots, sample grids, and the trained model in its subfolder "model"."""
+    """Folder of the run: its state, snapshots (checkpoint_STEP), sample grids, and the trained model (model)."""
     data: Annotated[str | None, DataHelp] = None
     seed: int = 0
     """Seed of the initial weights and of every step."""
@@ -65,14 +68,14 @@ class Train:
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert an official checkpoint to a folder with config.json and the averaged weights in model.safetensors."""
+    """Convert an official checkpoint or a run to a folder with config.json and model.safetensors, averaged weights."""
 
     checkpoint: Positional[Path]
-    """Official checkpoint, .pth."""
+    """Official checkpoint (.pth), or a run of train or its state.pt."""
     out: Positional[Path]
     """Output folder."""
-    config: str
-    """Preset of the checkpoint (ve/cifar10_ncsnpp_continuous), or a JSON file."""
+    config: Annotated[str | None, NO_DEFAULT] = None
+    """For a .pth: its preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
     raw: Flag = False
     """Convert the raw weights instead of their moving average."""
 

@@ -30,7 +30,10 @@ Device = Annotated[
 ]
 BatchSize = Annotated[int, arg(help="Number of images in a batch.")]
 OWN_MODEL = "a model in Python (FILE.py:NAME or PACKAGE.MODULE:NAME), whose code is executed"
-ModelHelp = arg(help=f"An embedded model (digits-vp), a saved folder, a .pth with --config, or {OWN_MODEL}.")
+ModelHelp = arg(
+    help="An embedded model (digits-vp), a saved folder, a run of train (its newest weights) or its state.pt, a .pth "
+    f"with --config, or {OWN_MODEL}."
+)
 Model = Positional[Annotated[str, ModelHelp]]
 Data = Positional[
     Annotated[

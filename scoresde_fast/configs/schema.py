@@ -21,11 +21,13 @@ IGNORED: dict[str, frozenset[str]] = {
     "": frozenset({"eval", "seed", "device"}),
     "data": frozenset({"category", "tfrecords_path"}),
     "model": frozenset({"conv_size", "sigma_begin"}),
-    "training": frozenset({"eval_freq", "snapshot_freq_for_preemption", "snapshot_sampling"}),
+    "training": frozenset({"eval_freq", "snapshot_sampling"}),
     "optim": frozenset({"amsgrad"}),
 }
 """Options of the official files that are accepted and ignored, by section; "" lists whole sections. The official code
 uses them for its input pipeline and jobs, or does not read them (``conv_size``, ``sigma_begin``, ``amsgrad``)."""
+JOB_OPTIONS = ("n_iters", "log_freq", "snapshot_freq", "snapshot_freq_for_preemption")
+"""Options of ``training`` that may change when a run goes on: how long it is, and when it reports and saves."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class TrainingConfig:
         loss_eps: smallest training time.
         loss_times: extension of the official format. "quadratic" squares uniform times, so that half of them lie
             below 1/4. CLD with constant beta generates most image content there.
+        snapshot_freq: steps between snapshots of the averaged weights, which are kept.
+        snapshot_freq_for_preemption: steps between saved states, of which only the last two are kept.
     """
 
     sde: SDEName
@@ -149,9 +153,10 @@ class TrainingConfig:
     n_iters: int = 1300001
     log_freq: int = 50
     snapshot_freq: int = 50000
+    snapshot_freq_for_preemption: int = field(default=10000, compare=False)
 
     def __post_init__(self) -> None:
-        require_positive("training", self, "batch_size", "n_iters", "log_freq", "snapshot_freq", "loss_eps")
+        require_positive("training", self, "batch_size", "loss_eps", *JOB_OPTIONS)
         require(self.loss_eps < 1, f"training.loss_eps is {self.loss_eps}; it must be below 1")
 
 
@@ -291,6 +296,20 @@ class Config:
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return the options as JSON values, for ``Config.from_dict``."""
         return {section.name: to_plain_dict(getattr(self, section.name)) for section in fields(self)}
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Return `to_dict` for the manifests of sets, without an option that older ones lack and no sample needs."""
+        options = self.to_dict()
+        del options["training"]["snapshot_freq_for_preemption"]
+        return options
+
+
+def without_job_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without `JOB_OPTIONS`, which do not change what a step of training does."""
+    training = config.get("training")
+    if not isinstance(training, Mapping):
+        return dict(config)
+    return {**config, "training": {name: value for name, value in training.items() if name not in JOB_OPTIONS}}
 
 
 def read_section(section: str, cls: type[Section], options: Any) -> Section:

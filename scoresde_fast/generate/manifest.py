@@ -172,7 +172,7 @@ def record_done(store: Store, digests: Mapping[int, str], *, lost: SeedSet = EMP
 def data_sha256(data: Tensor) -> str:
     """Return the SHA-256 of a tensor: its dtype, shape and values."""
     digest = hashlib.sha256(json.dumps([str(data.dtype), list(data.shape)]).encode())
-    digest.update(data.cpu().contiguous().numpy().tobytes())
+    digest.update(data.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 

@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde_fast.checkpoints import load_classifier, save_classifier
+from scoresde_fast.checkpoints.training_states import MODEL
 from scoresde_fast.classifier import Classifier, ClassifierConfig
 from scoresde_fast.data.in_memory import READ_BATCH, read_data
 from scoresde_fast.files import write_json
+from scoresde_fast.training.data_identity import identify
 from scoresde_fast.training.recipes import ClassifierRecipe, LabelledData, NoiseRange
 from scoresde_fast.training.resumable import ResumableRun, run_to_end, step_seed
 
@@ -40,9 +42,8 @@ def train_classifier(
     trainer = ClassifierTrainer(recipe, out, seed, device)
     held_out = None if recipe.data.held_out is None else labelled_images(recipe.data.held_out, recipe.classifier)
     run_to_end(trainer, tensorboard=tensorboard, progress=progress)
-    folder = out / "model"
-    with trainer.ema.averaged():
-        save_classifier(trainer.classifier, folder, torch.float16 if half else torch.float32)
+    folder = out / MODEL
+    trainer.write_averaged(folder, torch.float16 if half else torch.float32)
     record = trainer.record() | {"recipe": recipe.to_dict()}
     if held_out is not None:
         classifier = load_classifier(folder)  # the weights as saved, on the CPU
@@ -59,11 +60,15 @@ class ClassifierTrainer(ResumableRun[ClassifierRecipe]):
         self.classifier = Classifier(self.config.classifier).to(self.device)
         self.noise_ranges = [NoiseRange.of_model(name) for name in self.config.models]
         self.images, self.labels = labelled_images(self.config.data.dataset, self.config.classifier)
+        self.data_identity = identify(self.images, self.labels)
         return self.classifier
 
     @property
     def _ema_rate(self) -> float:
         return self.config.training.ema_rate
+
+    def _write_model(self, folder: Path, dtype: torch.dtype) -> None:
+        save_classifier(self.classifier, folder, dtype)
 
     def _loss(self) -> Tensor:
         size = self.config.training.batch_size

@@ -14,7 +14,7 @@ from scoresde_fast.checkpoints.loading import has_classifier
 from scoresde_fast.classifier import ClassifierConfig
 from scoresde_fast.configs import Config, OptimConfig, load_config, preset_names
 from scoresde_fast.configs.loading import read_json
-from scoresde_fast.configs.schema import read_section, require, require_positive, to_plain_dict
+from scoresde_fast.configs.schema import JOB_OPTIONS, read_section, require, require_positive, to_plain_dict
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.model import build_sde
 from scoresde_fast.sdes import SDE, Array
@@ -95,16 +95,17 @@ class LabelledData:
 
 @dataclass(frozen=True)
 class ClassifierTraining:
-    """The length, batch size and logging of a classifier's run, and the decay of the weights' moving average."""
+    """The length, batch size, logging and saving of a run, and the decay of the weights' moving average."""
 
     batch_size: int = 64
     n_iters: int = 4000
     ema_rate: float = 0.999
     log_freq: int = 50
     snapshot_freq: int = 500
+    snapshot_freq_for_preemption: int = 10000
 
     def __post_init__(self) -> None:
-        require_positive("training", self, "batch_size", "n_iters", "log_freq", "snapshot_freq")
+        require_positive("training", self, "batch_size", "n_iters", *JOB_OPTIONS)
         require(0 <= self.ema_rate < 1, f"training.ema_rate is {self.ema_rate}; it must be at least 0 and below 1")
 
 

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -17,13 +18,27 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from scoresde_fast.checkpoints.training_states import (
+    PREVIOUS,
+    STATE,
+    DamagedStateError,
+    State,
+    averaged_weights,
+    copy_weights,
+    is_run,
+    newest_state,
+    snapshot_name,
+)
 from scoresde_fast.configs import Config
+from scoresde_fast.configs.schema import without_job_options
 from scoresde_fast.environment import versions
 from scoresde_fast.errors import require_packages
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.generate.manifest import differences
-from scoresde_fast.generate.pipeline import LINE_EVERY
+from scoresde_fast.training.data_identity import describe_change
+from scoresde_fast.training.log_lines import LogLines
 from scoresde_fast.training.recipes import ClassifierRecipe
+from scoresde_fast.training.stopping import requested_stop, stop_by
 
 SEED_STRIDE = 0x9E3779B1
 """Factor of a run's seed in its step seeds; odd and near 2^32 / golden ratio, so that runs share no step seeds."""
@@ -40,6 +55,8 @@ def run_to_end(
 ) -> None:
     """Train to the last step and report progress.
 
+    After SIGINT (Ctrl-C), SIGTERM or SIGHUP the current step is finished and saved; a second signal stops at once.
+
     Args:
         on_snapshot: called with the run after each snapshot.
         tensorboard: write TensorBoard events to ``events/``.
@@ -47,6 +64,8 @@ def run_to_end(
 
     Raises:
         MissingPackageError: ``tensorboard`` is given, but the package is not installed.
+        KeyboardInterrupt: SIGINT was received.
+        SystemExit: SIGTERM or SIGHUP was received; the code is 128 + its number, 143 for SIGTERM.
     """
     writer = None
     if tensorboard:
@@ -54,21 +73,26 @@ def run_to_end(
         from torch.utils.tensorboard import SummaryWriter
 
         writer = SummaryWriter(str(run.folder / "events"))
-    total, next_line = run.config.training.n_iters, perf_counter()
-    prints_lines = progress is None and not sys.stderr.isatty()
+    total = run.config.training.n_iters
+    lines = LogLines(run.step, total) if progress is None and not sys.stderr.isatty() else None
     hides_bar = None if progress is None else not progress  # None hides it unless on a terminal
-    with tqdm(total=total, initial=run.step, unit="step", disable=hides_bar, dynamic_ncols=True) as bar:
-        for step, loss in run.run(on_snapshot):
+    with (
+        requested_stop() as stop,
+        tqdm(total=total, initial=run.step, unit="step", disable=hides_bar, dynamic_ncols=True) as bar,
+    ):
+        for step, loss in run.run(on_snapshot, lambda: stop() is not None):
             bar.update()
-            if prints_lines and perf_counter() >= next_line:
-                next_line = perf_counter() + LINE_EVERY
-                print(f"step {step} of {total}, loss {loss:.4g}", file=sys.stderr, flush=True)
+            if lines is not None:
+                lines.add(step, loss)
             if step % run.config.training.log_freq == 0:
                 bar.set_postfix(loss=f"{run.curve[-1][1]:.4g}")
                 if writer is not None:
                     writer.add_scalar("loss", run.curve[-1][1], step)
     if writer is not None:
         writer.close()
+    if (received := stop()) is not None and run.step < total:
+        print(f"{run.state_path} holds step {run.step} of {total}, from which the run goes on", file=sys.stderr)
+        stop_by(received)
 
 
 @dataclass
@@ -82,7 +106,7 @@ class ResumableRun(ABC, Generic[RunConfig]):
         device: device to train on.
 
     Raises:
-        ValueError: ``folder`` contains a run with another configuration or seed.
+        ValueError: ``folder`` contains a run with another configuration, seed or data, or one whose states are damaged.
         FloatingPointError: the loss is not finite; the message names the step.
     """
 
@@ -93,6 +117,9 @@ class ResumableRun(ABC, Generic[RunConfig]):
     step: int = field(default=0, init=False)
     curve: list[tuple[int, float]] = field(default_factory=list, init=False)
     since_log: list[float] = field(default_factory=list, init=False)
+    saved_step: int | None = field(default=None, init=False)
+    data_identity: dict[str, Any] = field(default_factory=dict, init=False)
+    _keeps_previous: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
@@ -106,12 +133,12 @@ class ResumableRun(ABC, Generic[RunConfig]):
             weight_decay=optim.weight_decay,
         )
         self.ema = EMA(self.network.parameters(), self._ema_rate)
-        if self.state_path.exists():
-            self._resume()
+        if is_run(self.folder):
+            newest_state(self.folder, self._resume)
 
     @abstractmethod
     def _prepare(self) -> nn.Module:
-        """Open the training data and return the network with fresh weights on the device."""
+        """Open the training data, set ``data_identity`` and return the network with fresh weights on the device."""
 
     @abstractmethod
     def _loss(self) -> Tensor:
@@ -122,25 +149,50 @@ class ResumableRun(ABC, Generic[RunConfig]):
     def _ema_rate(self) -> float:
         """Decay of the moving average of the weights."""
 
+    @abstractmethod
+    def _write_model(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the model with its current weights to ``folder``."""
+
     @property
     def state_path(self) -> Path:
-        """Path of the snapshot."""
-        return self.folder / "state.pt"
+        """Path of the newest state."""
+        return self.folder / STATE
 
-    def run(self, on_snapshot: Callable[[Any], object] | None = None) -> Iterator[tuple[int, float]]:
-        """Train to the last step and yield (step, loss); save every ``snapshot_freq`` steps and at the end."""
+    def run(
+        self, on_snapshot: Callable[[Any], object] | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[int, float]]:
+        """Train to the last step, or until ``stop()`` before a step, and yield (step, loss).
+
+        The state is saved at the start, every ``snapshot_freq_for_preemption`` steps, at each snapshot and at the end.
+        Snapshots are taken every ``snapshot_freq`` steps; ``on_snapshot(self)`` is called after them and at the end.
+        """
         training = self.config.training
-        while self.step < training.n_iters:
-            loss = self._train_step()
+        if self.saved_step is None:
+            self.save()  # a folder that cannot be written is reported before the first step
+        while self.step < training.n_iters and not stop():
+            try:
+                loss = self._train_step()
+            except (OSError, ValueError):  # the data cannot be read, and the weights are those of the last step
+                self._save_if_new()
+                raise
             self.since_log.append(loss)
             if self.step % training.log_freq == 0:
                 self.curve.append((self.step, sum(self.since_log) / len(self.since_log)))
                 self.since_log.clear()
-            if self.step % training.snapshot_freq == 0 or self.step == training.n_iters:
+            is_snapshot, is_last = self.step % training.snapshot_freq == 0, self.step == training.n_iters
+            if is_snapshot:  # before the state, so that a killed run lacks no snapshot
+                self.write_averaged(self.folder / snapshot_name(self.step))
+            if is_snapshot or is_last or self.step % training.snapshot_freq_for_preemption == 0:
                 self.save()
-                if on_snapshot is not None:
-                    on_snapshot(self)
+            if on_snapshot is not None and (is_snapshot or is_last):
+                on_snapshot(self)
             yield self.step, loss
+        self._save_if_new()
+
+    def write_averaged(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write the model with the averaged weights to ``folder``."""
+        with self.ema.averaged():
+            self._write_model(folder, dtype)
 
     def _train_step(self) -> float:
         torch.manual_seed(step_seed(self.seed, self.step))  # for dropout
@@ -163,10 +215,11 @@ class ResumableRun(ABC, Generic[RunConfig]):
         return value
 
     def save(self) -> None:
-        """Write the snapshot atomically."""
+        """Write the state atomically, and keep the one before as ``state.previous.pt``."""
         state = {
             "config": self.config.to_dict(),
             "seed": self.seed,
+            "data": self.data_identity,
             "step": self.step,
             "curve": self.curve,
             "since_log": self.since_log,
@@ -177,20 +230,62 @@ class ResumableRun(ABC, Generic[RunConfig]):
         make_folder(self.folder)
         with replacing(self.state_path) as file:
             torch.save(state, file)
+            if self._keeps_previous and self.state_path.exists():
+                os.replace(self.state_path, self.folder / PREVIOUS)
+        self.saved_step, self._keeps_previous = self.step, True
 
-    def _resume(self) -> None:
-        state: dict[str, Any] = torch.load(self.state_path, weights_only=True, map_location=self.device)
-        ours = {"config": self.config.to_dict(), "seed": self.seed}
-        if different := list(differences({name: state[name] for name in ours}, ours)):
+    def _save_if_new(self) -> None:
+        if self.step != self.saved_step:
+            self.save()
+
+    def _resume(self, path: Path, state: State) -> None:
+        """Take over a state; raise ValueError if it has other values than this run, and if it is damaged."""
+        saved = {"config": without_job_options(state["config"]), "seed": state["seed"]}
+        ours = {"config": without_job_options(self.config.to_dict()), "seed": self.seed}
+        if different := list(differences(saved, ours)):
             raise ValueError(
-                f"{self.state_path} is a run with other values ({'; '.join(different)}); choose another folder, or "
-                "those values"
+                f"{path} is a run with other values ({'; '.join(different)}); choose another folder, or those values"
             )
-        self.step, self.curve = state["step"], [tuple(point) for point in state["curve"]]
-        self.since_log = list(state["since_log"])
-        self.network.load_state_dict(state["network"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "data" in state and (change := describe_change(state["data"], self.data_identity)):
+            raise ValueError(
+                f"the training data {self.config.data.dataset} have changed since {path} was written: {change}; "
+                "restore them, or choose another folder for a new run"
+            )
+        self._check_length(path, state)
+        copy_weights(path, self.network, state, ema=False)
+        averaged_weights(path, self.network, state)
+        try:
+            self.ema.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self._check_moments()
+            self.curve = [(int(step), float(loss)) for step, loss in state["curve"]]
+            self.since_log = [float(loss) for loss in state["since_log"]]
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DamagedStateError(f"{path} does not fit its configuration") from error
+        self.step = self.saved_step = state["step"]
+        self._keeps_previous = path == self.state_path  # a damaged one does not replace the intact one before it
+
+    def _check_length(self, path: Path, state: State) -> None:
+        """Raise ValueError if the run has more steps than are requested; warn if its rate fell towards another end."""
+        step, n_iters, decay = state["step"], self.config.training.n_iters, self.config.optim.decay
+        if step > n_iters:
+            raise ValueError(
+                f"training.n_iters is {n_iters}, but {path} has done {step} steps; give at least as many, or choose "
+                "another folder"
+            )
+        before = state["config"]["training"].get("n_iters", n_iters)
+        if before != n_iters and decay and step > min(before, n_iters) - decay:
+            warnings.warn(
+                f"{path} is at step {step} of {before}, where optim.decay {decay} lowers the learning rate; with "
+                f"training.n_iters {n_iters} it jumps, so the result is not that of one run of {n_iters} steps",
+                stacklevel=2,
+            )
+
+    def _check_moments(self) -> None:
+        """Raise ValueError unless the optimiser's averages have the shapes of their weights, which torch lets pass."""
+        for weight, averages in self.optimizer.state.items():
+            if any(average.ndim and average.shape != weight.shape for average in averages.values()):
+                raise ValueError("the optimiser's averages do not fit the weights")
 
     def record(self) -> dict[str, Any]:
         """Return the record for ``recipe.json``: seed, steps, versions, device and loss curve."""
@@ -245,7 +340,7 @@ class EMA:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
-        self.updates = state["updates"]
+        self.updates = int(state["updates"])
         for average, saved in zip(self.shadow, state["shadow"], strict=True):
             average.copy_(saved)
 

@@ -11,17 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from scoresde_fast.checkpoints import save
+from scoresde_fast.checkpoints.training_states import MODEL
 from scoresde_fast.configs import Config
 from scoresde_fast.data.codecs import encode_png
 from scoresde_fast.data.in_memory import training_data
 from scoresde_fast.data.public_sets import source_of
+from scoresde_fast.data.sources import is_data_set, parse_crop_suffix
 from scoresde_fast.files import make_folder, replacing, write_json
 from scoresde_fast.generate.pixels import compose, point_plot, to_pixels
 from scoresde_fast.model import ScoreModel
 from scoresde_fast.sampler import Sampler
+from scoresde_fast.training.data_identity import identify
 from scoresde_fast.training.losses import objective, unit_images
 from scoresde_fast.training.resumable import ResumableRun, run_to_end, step_seed
 
+GRIDS = "grids"
 GRID_IMAGES = 16
 GRID_POINTS = 4096
 GRID_STEPS = 100
@@ -39,9 +43,10 @@ def train(
 ) -> Path:
     """Train or resume training, and return the folder of the trained model, ``out/model``.
 
-    ``out`` also contains ``state.pt``, the snapshot from which an interrupted run resumes, and ``grids/``, with samples
-    of the same seeds at every snapshot. The saved weights are the moving averages; ``recipe.json`` beside them records
-    seed, steps, versions, device and the loss curve.
+    ``out`` also contains ``state.pt``, from which an interrupted run resumes, ``state.previous.pt``, the state before,
+    and for every snapshot ``checkpoint_STEP/``, which `load` takes, and in ``grids/`` samples of the same seeds. The
+    saved weights are the moving averages; ``recipe.json`` beside the trained model's records seed, steps, versions,
+    device and the loss curve. Signals stop the run as in `run_to_end`.
 
     Args:
         half: save the trained weights in half precision.
@@ -49,16 +54,16 @@ def train(
         progress: as in `run_to_end`.
 
     Raises:
-        ValueError: ``out`` contains a run with another configuration or seed, or the data are not suitable.
+        ValueError: ``out`` contains a run with another configuration, seed or data, or one whose states are damaged;
+            ``out`` is inside the folder of training images; or the data are not suitable.
         FileNotFoundError: the data do not exist.
         FloatingPointError: the loss is not finite.
         MissingPackageError: ``tensorboard`` is given, but the package is not installed.
     """
     trainer = Trainer(config, out, seed, device)
     run_to_end(trainer, on_snapshot=write_grid, tensorboard=tensorboard, progress=progress)
-    folder = out / "model"
-    with trainer.ema.averaged():
-        save(trainer.model, folder, torch.float16 if half else torch.float32)
+    folder = out / MODEL
+    trainer.write_averaged(folder, torch.float16 if half else torch.float32)
     write_json(folder / "recipe.json", trainer.record())
     return folder
 
@@ -69,7 +74,7 @@ def write_grid(trainer: Trainer) -> None:
     with trainer.ema.averaged():
         sampler = Sampler(trainer.model, steps=GRID_STEPS, device=trainer.device)
         samples = sampler.sample(range(GRID_IMAGES if is_image else GRID_POINTS))
-    path = trainer.folder / "grids" / f"step-{trainer.step:06d}.png"
+    path = trainer.folder / GRIDS / f"step-{trainer.step:06d}.png"
     make_folder(path.parent)
     with replacing(path) as file:
         file.write(encode_png(compose(list(to_pixels(samples, "floor")))) if is_image else point_plot(samples))
@@ -89,19 +94,35 @@ class Trainer(ResumableRun[Config]):
     def __post_init__(self) -> None:
         if not self.config.training.continuous:
             raise ValueError("training.continuous is false; training supports continuous score matching only")
+        self._refuse_folder_of_data()
         super().__post_init__()
 
     def _prepare(self) -> nn.Module:
         self.model = ScoreModel(self.config).to(self.device)
         source = source_of(self.config.data.dataset)
         self.images = training_data(source, self.model.image_shape, is_image=self.model.is_image)
+        self.data_identity = identify(self.images)
         # channels_last is 20% faster on a CPU, and the common layout on a GPU.
         network: nn.Module = self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
 
+    def _refuse_folder_of_data(self) -> None:
+        """Raise ValueError if the grids would be written among the training images, and read as such later."""
+        dataset = self.config.data.dataset
+        name, _ = parse_crop_suffix(dataset)
+        is_folder = Path(name).is_dir() and not is_data_set(name)
+        if is_folder and (self.folder / GRIDS).resolve().is_relative_to(Path(name).resolve()):
+            raise ValueError(
+                f"the run's folder {self.folder} is inside the training images {dataset}, where its sample grids would "
+                "become training images; choose a folder elsewhere"
+            )
+
     @property
     def _ema_rate(self) -> float:
         return self.config.model.ema_rate
+
+    def _write_model(self, folder: Path, dtype: torch.dtype) -> None:
+        save(self.model, folder, dtype)
 
     def _loss(self) -> Tensor:
         data = self.config.data

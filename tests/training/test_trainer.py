@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,30 +24,9 @@ from scoresde_fast.model import ScoreModel
 from scoresde_fast.training import Trainer, load_recipe, train
 from scoresde_fast.training.trainer import Batch
 from tests.support.resumed_runs import assert_resumes_exactly, finish
+from tests.support.tiny_training import config, with_data
 
 pytest.importorskip("sklearn")
-
-TINY: dict[str, dict[str, Any]] = {
-    "data": {"dataset": "digits", "image_size": 16, "random_flip": True, "uniform_dequantization": True},
-    "model": {
-        "name": "ncsnpp",
-        "nf": 8,
-        "ch_mult": [1, 1],
-        "num_res_blocks": 1,
-        "attn_resolutions": [8],
-        "dropout": 0.1,
-        "scale_by_sigma": True,
-        "sigma_max": 10,
-        "num_scales": 4,
-    },
-    "training": {"sde": "vesde", "batch_size": 8, "n_iters": 9, "log_freq": 3, "snapshot_freq": 4, "reduce_mean": True},
-    "sampling": {"predictor": "reverse_diffusion"},
-    "optim": {"lr": 1e-3, "warmup": 5},
-}
-
-
-def config(**training: object) -> Config:
-    return Config.from_dict({**TINY, "training": {**TINY["training"], **training}})
 
 
 def test_seeds_share_no_randomness() -> None:
@@ -126,10 +104,6 @@ def test_learns(tmp_path: Path) -> None:
     """Sixty steps reduce the loss by at least a fifth."""
     losses = finish(Trainer(config(n_iters=60, batch_size=16), tmp_path))
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
-
-
-def with_data(dataset: str) -> Config:
-    return Config.from_dict({**TINY, "data": {**TINY["data"], "dataset": dataset}})
 
 
 def test_losses_do_not_depend_on_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def test_official_configurations_in_every_form(name: str, tmp_path: Path) -> Non
     path.write_text("\n".join([*lines, "  return config", ""]))
     expected = outcome(options)
     assert outcome(ConfigDict(options)) == expected == outcome(path)
-    supported = options["model"]["name"] in ("ncsnpp", "ddpm") and name != "vp/ddpm/cifar10_unconditional"
+    supported = options["model"]["name"] in ("ncsnpp", "ddpm")
     assert isinstance(expected, Config) if supported else not isinstance(expected, Config)
 
 

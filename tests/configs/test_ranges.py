@@ -19,13 +19,15 @@ from scoresde_fast.configs.schema import SamplingConfig
 from scoresde_fast.configs.weights import count_classifier_weights, count_weights
 from scoresde_fast.model import ScoreModel, build_network
 from scoresde_fast.solvers.registry import SOLVERS
+from tests.support.memory import PEAK
 
 pytestmark = pytest.mark.same_everywhere
 
 MINIMAL: dict[str, Any] = {"model": {"name": "ncsnpp"}, "training": {"sde": "vesde"}}
-FUZZ = """
-import json, resource, sys, time
-from collections.abc import Sequence
+FUZZ = (
+    PEAK
+    + """
+import json, sys, time
 from dataclasses import fields
 from typing import get_type_hints
 from scoresde_fast.configs import Config, load_config
@@ -43,7 +45,7 @@ NEVER_VALID = {
     "wild items": [10**400], "NaN items": [float("nan")], "long text": "x" * 1_000_000, "complex": 1j,
 }
 MINIMAL = {"model": {"name": "ncsnpp"}, "training": {"sde": "vesde"}}
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+base = peak_megabytes()
 outcomes = []
 for section, cls in get_type_hints(Config).items():
     for field in fields(cls):
@@ -56,9 +58,9 @@ for section, cls in get_type_hints(Config).items():
             except ValueError as error:
                 message = str(error)
             outcomes.append([f"{section}.{field.name}", kind, message, time.perf_counter() - began])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([outcomes, (peak - base) / 1024, "torch" in sys.modules]))
+print(json.dumps([outcomes, peak_megabytes() - base, "torch" in sys.modules]))
 """
+)
 
 
 def test_wild_values_of_every_option_are_refused() -> None:

@@ -24,7 +24,7 @@ class Train:
     """Train a model. If the command is interrupted, run it again to continue."""
 
     recipe: Positional[str]
-    """A recipe (digits-ve, digits-classifier), a preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
+    """A recipe (digits-ve, digits-classifier), a preset (ve/cifar10_ncsnpp_continuous), or a .json, .py, .txt file."""
     out: Annotated[Path | None, arg(help_behavior_hint="(default: runs/RECIPE)")] = None
     """Folder of the run: snapshots, sample grids, and the trained model in its subfolder "model"."""
     data: Annotated[str | None, DataHelp] = None
@@ -67,11 +67,11 @@ class Convert:
     """Convert an official checkpoint to a folder with config.json and the averaged weights in model.safetensors."""
 
     checkpoint: Positional[Path]
-    """Official checkpoint, .pth."""
+    """A checkpoint: .pth or .safetensors."""
     out: Positional[Path]
     """Output folder."""
     config: str
-    """Preset of the checkpoint (ve/cifar10_ncsnpp_continuous), or a JSON file."""
+    """Preset of the checkpoint (ve/cifar10_ncsnpp_continuous), or a .json, .py or .txt file."""
     raw: Flag = False
     """Convert the raw weights instead of their moving average."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from scoresde_fast.configs.options import Length, Options, Range, require
 from scoresde_fast.configs.schema import Fraction
 from scoresde_fast.configs.weights import count_classifier_weights, require_size
+from scoresde_fast.errors import shown
 from scoresde_fast.networks import WideResNet
 
 
@@ -44,7 +45,10 @@ class ClassifierConfig(Options, section="classifier"):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.low < self.high, f"classifier.low is {self.low} and high is {self.high}; low must be smaller")
-        require(len(set(self.classes)) == len(self.classes), "classifier.classes has a name twice; names must differ")
+        require(
+            len(set(self.classes)) == len(self.classes),
+            f"classifier.classes are {shown(self.classes)}; at least two different names are needed, each once",
+        )
         for width in self.widths:
             require(
                 width % min(width // 4, 32) == 0,

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.configs.schema import read_section, require, require_positive, to_plain_dict
+from scoresde_fast.configs.options import Length, Options, Range, require
+from scoresde_fast.configs.schema import Fraction
+from scoresde_fast.configs.weights import count_classifier_weights, require_size
+from scoresde_fast.errors import shown
 from scoresde_fast.networks import WideResNet
 
 
 @dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(Options, section="classifier"):
     """The classes, the range of noise, and the network of a classifier.
 
     Attributes:
@@ -29,32 +32,26 @@ class ClassifierConfig:
         ValueError: an option is invalid; the message names it.
     """
 
-    image_shape: tuple[int, ...]
-    classes: tuple[str, ...]
-    low: float
-    high: float
+    image_shape: Annotated[tuple[int, ...], Range(1, 4096), Length(3, 3)]
+    classes: Annotated[tuple[str, ...], Length(2, 10**5)]
+    low: Annotated[float, Range(1e-8, 1e6)]
+    high: Annotated[float, Range(1e-8, 1e6)]
     name: Literal["wide_resnet"] = "wide_resnet"
-    widths: tuple[int, ...] = (32, 64, 128)
-    num_res_blocks: int = 1
-    data_std: float = 0.5
-    dropout: float = 0.0
+    widths: Annotated[tuple[int, ...], Range(4, 8192), Length(1, 13)] = (32, 64, 128)
+    num_res_blocks: Annotated[int, Range(1, 64)] = 1
+    data_std: Annotated[float, Range(1e-6, 1e6)] = 0.5
+    dropout: Fraction = 0.0
 
     def __post_init__(self) -> None:
-        require_positive("classifier", self, "image_shape", "low", "widths", "num_res_blocks", "data_std")
+        super().__post_init__()
         require(self.low < self.high, f"classifier.low is {self.low} and high is {self.high}; low must be smaller")
-        require(0 <= self.dropout < 1, f"classifier.dropout is {self.dropout}; it must be at least 0 and below 1")
         require(
-            len(self.image_shape) == 3,
-            f"classifier.image_shape is {list(self.image_shape)}; it must be [channels, height, width]",
+            len(set(self.classes)) == len(self.classes),
+            f"classifier.classes are {shown(self.classes)}; at least two different names are needed, each once",
         )
-        require(
-            len(set(self.classes)) == len(self.classes) > 1,
-            f"classifier.classes are {list(self.classes)}; at least two different names are needed",
-        )
-        require(bool(self.widths), "classifier.widths is empty; it needs a number of channels for each resolution")
         for width in self.widths:
             require(
-                width % min(max(width // 4, 1), 32) == 0 and width >= 4,
+                width % min(width // 4, 32) == 0,
                 f"classifier.widths has {width}, which cannot be normalised in groups; a multiple of 32 always fits",
             )
         factor = 2 ** (len(self.widths) - 1)
@@ -63,15 +60,10 @@ class ClassifierConfig:
             f"classifier.image_shape is {list(self.image_shape)}; the {len(self.widths)} resolutions of "
             f"classifier.widths need a height and a width that are multiples of {factor}",
         )
-
-    @classmethod
-    def from_dict(cls, options: Any) -> ClassifierConfig:
-        """Build a configuration from a mapping of options; raise ``ValueError`` if one is unknown or invalid."""
-        return read_section("classifier", cls, options)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the options as JSON values, for ``from_dict``."""
-        return to_plain_dict(self)
+        require_size(
+            count_classifier_weights(self.image_shape, self.widths, self.num_res_blocks, len(self.classes)),
+            "classifier.widths, classifier.num_res_blocks or classifier.image_shape",
+        )
 
 
 class Classifier(nn.Module):

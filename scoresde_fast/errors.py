@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections import Counter
 from collections.abc import Iterable
 from difflib import SequenceMatcher
@@ -24,6 +25,12 @@ SYNONYMS = {
 """Names that options have in other libraries, for suggestions."""
 
 
+LISTED, MANY = 5, 20
+"""A message gives `LISTED` names of a long list, and of names to choose from if they are more than `MANY`."""
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 3, 100, 100
+
+
 class MissingPackageError(ModuleNotFoundError, ValueError):
     """An optional package is not installed."""
 
@@ -33,12 +40,36 @@ class DataWarning(UserWarning):
 
 
 def unknown_message(kind: str, value: object, allowed: Iterable[str]) -> str:
-    """Return the error message for a name not in ``allowed``, with the closest name and all allowed names."""
+    """Return the error message for a name not in ``allowed``, with the closest name and the allowed names.
+
+    Of more than `MANY` names, the `LISTED` closest are given and the others are counted.
+    """
     names = sorted(allowed)
-    synonym = SYNONYMS.get(str(value))
-    closest = synonym if synonym in names else _closest(str(value), names)
-    problem = f"unknown {kind} {value!r}" + (f" - did you mean {closest!r}?" if closest else ";")
-    return f"{problem} choose from: {', '.join(names)}"
+    text = value[:100] if isinstance(value, str) else shown(value)
+    synonym = SYNONYMS.get(text)
+    closest = synonym if synonym in names else _closest(text, names)
+    problem = f"unknown {kind} {shown(value)}" + (f" - did you mean {closest!r}?" if closest else ";")
+    choices = ", ".join(names) if len(names) <= MANY else listed(_by_closeness(text, names))
+    return f"{problem} choose from: {choices}"
+
+
+def shown(value: object) -> str:
+    """Return the repr of a value of any size in one line of about a hundred characters."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"about {'-' * (value < 0)}10**{math.floor(value.bit_length() * math.log10(2))}"
+    try:
+        return " ".join(_BRIEF.repr(value).split())
+    except Exception:  # a repr of somebody else's class may fail in any way
+        return f"of type {type(value).__name__}"
+
+
+def listed(names: Iterable[object]) -> str:
+    """Return names separated by commas, of which the sixth and later ones are only counted."""
+    texts = [
+        name if isinstance(name, str) and len(name) <= 100 and name.isprintable() else shown(name) for name in names
+    ]
+    more = len(texts) - LISTED
+    return ", ".join(texts[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def require_packages(purpose: str, *packages: str) -> None:
@@ -64,12 +95,18 @@ def require_integer(name: str, value: object, least: int) -> None:
 
 def _closest(value: str, names: list[str]) -> str | None:
     """Return the name closest to ``value``, as a whole or by its start; None for a number or if no name is close."""
+    best = next(iter(_by_closeness(value, names)), None)
+    return None if best is None or value.isdigit() or _similarity(value, best) < 0.5 else best
 
-    def similarity(name: str) -> float:
-        return max(SequenceMatcher(None, value, part).ratio() for part in (name, name[: len(value) + 1]))
+
+def _by_closeness(value: str, names: list[str]) -> list[str]:
+    """Return the names, those closest to ``value`` first."""
 
     def shared_letters(name: str) -> int:
         return (Counter(value) & Counter(name)).total()  # transposed letters count as shared
 
-    best = max(names, key=lambda name: (similarity(name), shared_letters(name)), default=None)
-    return None if best is None or value.isdigit() or similarity(best) < 0.5 else best
+    return sorted(names, key=lambda name: (_similarity(value, name), shared_letters(name)), reverse=True)
+
+
+def _similarity(value: str, name: str) -> float:
+    return max(SequenceMatcher(None, value, part).ratio() for part in (name, name[: len(value) + 1]))

@@ -179,7 +179,7 @@ class ScoreModel(ScoreFunction, PyTorchModelHubMixin):
     ``save_pretrained`` and ``from_pretrained`` use ``config.json`` and ``model.safetensors``.
 
     Args:
-        config: name of a preset, a mapping in the official format, a JSON file with such a mapping, or a `Config`.
+        config: a preset, a mapping in the official format, a file or a `Config`; see `load_config`.
 
     Raises:
         ValueError: the configuration is not valid.

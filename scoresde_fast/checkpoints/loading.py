@@ -2,23 +2,22 @@
 """Loading and saving of trained models and classifiers.
 
 `load` and `load_classifier` take names of embedded models, folders, and runs of training; `load` also takes official
-checkpoints.  Folders contain ``config.json`` and ``model.safetensors``, as huggingface-hub's mixin writes them.
+checkpoints.  Folders contain ``config.json`` and ``model.safetensors``, as huggingface-hub's mixin writes them, or
+several files with an index.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
 from scoresde_fast.checkpoints.official import copy_official, fitting_presets, misfit, read_official
+from scoresde_fast.checkpoints.tensor_files import read_safetensors, require_real
 from scoresde_fast.checkpoints.training_states import (
     MODEL,
     State,
@@ -33,12 +32,13 @@ from scoresde_fast.classifier import Classifier, ClassifierConfig
 from scoresde_fast.configs import ConfigLike, load_config, preset_names
 from scoresde_fast.configs.loading import read_json
 from scoresde_fast.configs.schema import without_job_options
+from scoresde_fast.configs.text_files import parse_json, read_text
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.files import make_folder, replacing, write_json
 from scoresde_fast.model import ScoreModel
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 CLASSIFIER = "classifier"
 """The only section of a classifier's configuration; configurations of score models lack it."""
 Sections = Mapping[str, Mapping[str, Any]]
@@ -60,10 +60,11 @@ def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool =
 
     Args:
         path_or_name: the name of an embedded model, a saved folder, the folder of a training run (its newest weights)
-            or its ``state.pt``, or an official ``.pth`` checkpoint. An embedded name takes precedence over a folder
+            or its ``state.pt``, or a checkpoint, see `read_official`. An embedded name takes precedence over a folder
             with the same name; write ``./NAME`` for the folder.
-        config: the configuration of an official checkpoint, see `load_config`; folders and states contain theirs.
-        ema: load the averaged weights of an official checkpoint or a state; otherwise the raw ones.
+        config: the configuration of a checkpoint, see `load_config`; folders and states contain theirs.
+        ema: load the averaged weights of a checkpoint or a state; otherwise the raw ones. A bare state dict has only
+            one kind.
 
     Raises:
         ValueError: the name is unknown or a classifier's; the file is corrupt, contains code, or does not fit
@@ -146,7 +147,8 @@ def convert(path: str | Path, out: str | Path, config: ConfigLike | None = None,
 
 def is_saved(folder: str | Path) -> bool:
     """Return whether ``folder`` contains a complete saved model, of which the configuration is written last."""
-    return all((Path(folder) / name).is_file() for name in (WEIGHTS, CONFIG))
+    has_config, *has_weights = ((Path(folder) / name).is_file() for name in (CONFIG, WEIGHTS, INDEX))
+    return has_config and any(has_weights)
 
 
 def is_model(path: str | Path) -> bool:
@@ -157,7 +159,7 @@ def is_model(path: str | Path) -> bool:
 def has_classifier(file: Path) -> bool:
     """Return whether a JSON file has a section ``classifier``; False if it cannot be read, which loaders report."""
     try:
-        return CLASSIFIER in json.loads(file.read_text(encoding="utf-8"))
+        return CLASSIFIER in parse_json(read_text(file))
     except (OSError, TypeError, ValueError):
         return False
 
@@ -207,8 +209,8 @@ def _newest_saved(folder: Path) -> Path:
 def _load_official(path: Path, config: ConfigLike | None, ema: bool) -> ScoreModel:
     checkpoint = read_official(path)
     if config is None:
-        names = " or ".join(f"config={name!r}" for name in fitting_presets(checkpoint.model))
-        advice = f"its weights fit {names}" if names else "no preset fits its weights; give config=FILE.json"
+        names = " or ".join(f"config={name!r}" for name in fitting_presets(checkpoint.named))
+        advice = f"its weights fit {names}" if names else "no preset fits its weights; give config=FILE"
         raise ValueError(f"{str(path)!r} does not contain its configuration: {advice}")
     model = ScoreModel(config)
     copy_official(model, checkpoint, ema)
@@ -273,13 +275,11 @@ def _classifier_config(folder: Path, name: str | Path) -> ClassifierConfig:
 
 def _with_saved_weights(network: Network, folder: Path) -> Network:
     """Read the weights in ``folder`` into ``network`` and return it in evaluation mode."""
-    path = folder / WEIGHTS
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is not a safetensors file, or is truncated or corrupt") from error
+    path = next(folder / name for name in (WEIGHTS, INDEX) if (folder / name).is_file())
+    tensors = read_safetensors(path)
     if problem := misfit(network.state_dict(), tensors):
         raise ValueError(f"{str(path)!r} does not fit the {CONFIG} beside it ({problem})")
+    require_real(path, tensors)
     network.load_state_dict(tensors)
     return network.eval()
 

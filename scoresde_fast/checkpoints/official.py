@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Official PyTorch checkpoints: reading without executing code, strict loading, and the presets that fit them."""
+"""Checkpoints of PyTorch: reading without executing code, strict loading, and the presets that fit them."""
 
 from __future__ import annotations
 
@@ -10,36 +10,58 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy._core.multiarray import scalar
 from torch import Tensor, nn
 
+from scoresde_fast.checkpoints.layouts import AVERAGED, RAW, find_weights
+from scoresde_fast.checkpoints.pickles import require_modest
+from scoresde_fast.checkpoints.tensor_files import REAL, is_safetensors, read_safetensors, require_real
 from scoresde_fast.configs import Config, DataConfig, TrainingConfig, load_config, preset_names
+from scoresde_fast.errors import listed
 from scoresde_fast.model import ScoreModel, build_network
 from scoresde_fast.networks import official_modules
 
-# The warm-up of the official code leaves NumPy scalars in the optimizer's section. These globals only rebuild scalars.
+
+class _Ignored:
+    """Stand-in for the NumPy scalars that the warm-up of the official code leaves in the optimizer's section."""
+
+    def __init__(self, *arguments: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
 # In files written with NumPy 1 the module's name has no underscore.
-_NUMPY_SCALARS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    scalar,
-    (scalar, "numpy.core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64")),
+_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_Ignored, name) for name in ("numpy.dtype", "numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")
 ]
 
 
 @dataclass(frozen=True)
 class OfficialCheckpoint:
-    """The weights in an official checkpoint: ``model`` by official name, and the EMA list ``shadow`` without names."""
+    """The weights in a checkpoint.
+
+    Attributes:
+        model: the raw weights by name, official or of this package's networks; may be empty.
+        shadow: the averaged weights, by name, or as the official list without names; empty if there are none.
+        bare: whether the file is a state dict and nothing else; its weights may be of either kind.
+    """
 
     path: Path
     model: dict[str, Tensor]
-    shadow: list[Tensor]
+    shadow: dict[str, Tensor] | list[Tensor]
+    bare: bool = False
+
+    @property
+    def named(self) -> dict[str, Tensor]:
+        """The raw weights, or the averaged ones if there are no raw ones."""
+        return self.model or (self.shadow if isinstance(self.shadow, dict) else {})
 
 
 def read_official(path: str | Path) -> OfficialCheckpoint:
-    """Read an official ``.pth`` file onto the CPU; nothing in it is executed.
+    """Read a checkpoint onto the CPU; nothing in it is executed.
+
+    It is a ``.pth`` file with the weights by themselves, under a key of `RAW`, or averaged under one of `AVERAGED`; or
+    a safetensors file, or the index of several. Prefixes of names are removed.
 
     Raises:
         ValueError: the file is empty or truncated, is not a checkpoint, or contains more than tensors and numbers.
@@ -47,67 +69,81 @@ def read_official(path: str | Path) -> OfficialCheckpoint:
     """
     path = Path(path)
     content = _read(path)
-    sections = content if isinstance(content, Mapping) else {}
-    model, ema = sections.get("model"), sections.get("ema")
-    shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else None
-    if (
-        not isinstance(model, Mapping)
-        or not isinstance(shadow, list)
-        or not all(isinstance(value, Tensor) for value in (*model.values(), *shadow))
-    ):
-        keys = ", ".join(map(repr, sections)) or f"a {type(content).__name__}"
+    found = find_weights(content)
+    if found is None:
+        keys = listed(map(repr, content)) if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise ValueError(
-            f"{str(path)!r} is not an official checkpoint: it must contain the weights 'model' and the list "
-            f"'shadow_params' in 'ema', but contains {keys}"
+            f"{str(path)!r} is not a checkpoint of weights: it must be a state dict, or have one as {RAW[0]!r} or "
+            f"{RAW[1]!r}, with averages as {AVERAGED[0]!r}, but contains {keys or 'nothing'}"
         )
-    # The official code trains inside DataParallel, which adds the prefix "module.".
-    weights = {str(name).removeprefix("module."): tensor for name, tensor in model.items()}
-    return OfficialCheckpoint(path, weights, shadow)
+    return OfficialCheckpoint(path, found.raw, found.averaged, found.bare)
 
 
 def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool = True) -> None:
-    """Copy the averaged weights of an official checkpoint into ``model``, or without ``ema`` the raw weights.
+    """Copy the averaged weights of a checkpoint into ``model``, or without ``ema`` the raw weights.
+
+    A bare state dict has only one kind, which is copied with and without ``ema``.
 
     Raises:
-        ValueError: the weights or the noise levels do not fit exactly. The message lists missing, unexpected and
-            misshapen weights, or identifies another kind of model, and names the presets that fit.
+        ValueError: the weights or the noise levels do not fit exactly, or are not finite numbers. The message lists
+            missing, unexpected and misshapen weights, or identifies another kind of model, and names the presets that
+            fit.
     """
-    weights = official_weights(model.network)
-    if problem := misfit(weights, checkpoint.model):
-        if kind := _other_kind(model.config, checkpoint.model):
-            raise ValueError(f"{str(checkpoint.path)!r} {kind}{_advice(checkpoint, 'give its own configuration')}")
-        raise ValueError(f"{str(checkpoint.path)!r} does not fit the configuration ({problem}){_advice(checkpoint)}")
-    if not _has_noise_levels(model.config, checkpoint.model):
-        sigmas, ours = checkpoint.model["sigmas"], model.config.model
+    given = checkpoint.named
+    weights = _named_alike(model.network, given)
+    if problem := misfit(weights, given):
+        if kind := _other_kind(model.config, given):
+            raise ValueError(f"{str(checkpoint.path)!r} {kind}{_advice(given, 'give its own configuration')}")
+        raise ValueError(f"{str(checkpoint.path)!r} does not fit the configuration ({problem}){_advice(given)}")
+    values = dict(given)
+    if ema and not checkpoint.bare:
+        values |= _averaged(checkpoint, {name: weight for name, weight in weights.items() if weight.requires_grad})
+    elif not ema and not checkpoint.model:
+        raise ValueError(f"{str(checkpoint.path)!r} has averaged weights alone; leave out ema=False")
+    require_real(checkpoint.path, values)
+    if not _has_noise_levels(model.config, given):
+        sigmas, ours = given["sigmas"], model.config.model
         raise ValueError(
             f"{str(checkpoint.path)!r} belongs to another model: its noise levels run from {sigmas[-1]:.5g} to "
-            f"{sigmas[0]:.5g}, the configuration's from {ours.sigma_min:.5g} to {ours.sigma_max:.5g}"
-            f"{_advice(checkpoint)}"
+            f"{sigmas[0]:.5g}, the configuration's from {ours.sigma_min:.5g} to {ours.sigma_max:.5g}{_advice(given)}"
         )
-    values = dict(checkpoint.model)
-    if ema:
-        values |= _averaged(checkpoint, {name: weight for name, weight in weights.items() if weight.requires_grad})
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(values[name])
 
 
+def _named_alike(network: nn.Module, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of ``network`` by the names that agree best with ``given``: official, or those of its modules.
+
+    The order is that of the averaged weights in a list.
+    """
+    own = {**network.state_dict(keep_vars=True), **dict(network.named_parameters())}
+    return max(official_weights(network), own, key=lambda weights: len(weights.keys() & given.keys()))
+
+
 def _averaged(checkpoint: OfficialCheckpoint, trainable: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the EMA weights by name. The list has no names, so its length and every shape must agree."""
-    if len(checkpoint.shadow) != len(trainable):
+    """Return the EMA weights by name. A list has no names, so its length and every shape must agree."""
+    shadow = checkpoint.shadow
+    if not shadow:
         raise ValueError(
-            f"{str(checkpoint.path)!r} has {len(checkpoint.shadow)} averaged weights for {len(trainable)} trainable "
-            "weights; ema=False loads the raw weights"
+            f"{str(checkpoint.path)!r} has no averaged weights; ema=False (on the command line --raw) loads the raw "
+            "weights"
         )
-    averaged = dict(zip(trainable, checkpoint.shadow, strict=True))
-    if problem := misfit(trainable, averaged):
+    if isinstance(shadow, list) and len(shadow) != len(trainable):
+        raise ValueError(
+            f"{str(checkpoint.path)!r} has {len(shadow)} averaged weights for {len(trainable)} trainable weights; "
+            "ema=False loads the raw weights"
+        )
+    averaged = shadow if isinstance(shadow, dict) else dict(zip(trainable, shadow, strict=True))
+    constants = {name: weight for name, weight in checkpoint.named.items() if name not in trainable}
+    if problem := misfit({**constants, **trainable}, {**constants, **averaged}):
         raise ValueError(f"the averaged weights of {str(checkpoint.path)!r} do not fit ({problem})")
     return averaged
 
 
-def _advice(checkpoint: OfficialCheckpoint, otherwise: str = "it fits no preset either") -> str:
+def _advice(weights: Mapping[str, Tensor], otherwise: str = "it fits no preset either") -> str:
     """Return the end of an error message: the presets that fit, or ``otherwise``."""
-    names = fitting_presets(checkpoint.model)
+    names = fitting_presets(weights)
     return f"; it fits {' or '.join(map(repr, names))}" if names else f"; {otherwise}"
 
 
@@ -116,9 +152,15 @@ def _read(path: Path) -> Any:
         raise FileNotFoundError(f"the checkpoint file {str(path)!r} does not exist")
     if path.stat().st_size == 0:
         raise ValueError(f"{str(path)!r} is empty")
+    if is_safetensors(path):
+        return read_safetensors(path)
+    try:
+        require_modest(path)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} cannot be read: {error}") from error
     try:
         # No mmap: a training program may overwrite the file while it is being read.
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        with torch.serialization.safe_globals(_STAND_INS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
@@ -158,11 +200,7 @@ def misfit(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> str:
             if name in actual and actual[name].shape != tensor.shape
         ],
     }
-    return "; ".join(f"{kind}: {_shortened(names)}" for kind, names in parts.items() if names)
-
-
-def _shortened(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return "; ".join(f"{kind}: {listed(names)}" for kind, names in parts.items() if names)
 
 
 def fitting_presets(weights: Mapping[str, Tensor]) -> list[str]:
@@ -186,7 +224,7 @@ def _has_noise_levels(config: Config, weights: Mapping[str, Tensor]) -> bool:
     model, sigmas = config.model, weights.get("sigmas")
     if config.training.sde != "vesde":
         return True
-    if sigmas is None or sigmas.shape != (model.num_scales,):
+    if sigmas is None or sigmas.shape != (model.num_scales,) or sigmas.is_meta or sigmas.dtype not in REAL:
         return False
     ends = torch.tensor([model.sigma_max, model.sigma_min], dtype=torch.float64)
     return torch.allclose(sigmas[[0, -1]].double(), ends, rtol=1e-4)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde_fast.checkpoints.official import misfit
+from scoresde_fast.checkpoints.pickles import require_modest
 
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
 """The newest state of a run and the one before it, in the run's folder."""
@@ -51,6 +52,7 @@ def is_run(folder: str | Path) -> bool:
 def is_state(path: str | Path) -> bool:
     """Return whether ``path`` is a readable file with the sections of a state; the weights are not read."""
     try:
+        require_modest(Path(path))
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # another or a damaged file, which may raise anything; its own loader explains it
         return False
@@ -67,6 +69,7 @@ def read_state(path: Path) -> State:
     if not path.is_file():
         raise DamagedStateError(f"{path} is not a file")
     try:
+        require_modest(path)
         with ZipFile(path) as archive:
             damaged = archive.testzip()  # torch.load does not verify the checksums
         state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import tyro
 
@@ -22,7 +22,7 @@ from scoresde_fast.cli.evaluate import Eval, EvalLoss, EvalStats
 from scoresde_fast.cli.models import Convert, Train
 from scoresde_fast.cli.probability_flow import Decode, Encode, Interpolate, Likelihood
 from scoresde_fast.cli.sample import Sample, Verify
-from scoresde_fast.errors import RENAMED, DataWarning, unknown_message
+from scoresde_fast.errors import RENAMED, unknown_message
 
 PROGRAM = "scoresde-fast"
 PARSING = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName)

@@ -28,7 +28,7 @@ class Train:
     """
 
     recipe: Positional[str]
-    """A recipe (digits-ve, digits-classifier), a preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
+    """A recipe (digits-ve, digits-classifier), a preset (ve/cifar10_ncsnpp_continuous), or a .json, .py, .txt file."""
     out: Annotated[Path | None, arg(help_behavior_hint="(default: runs/RECIPE)")] = None
     """Folder of the run: its state, snapshots (checkpoint_STEP), sample grids, and the trained model (model)."""
     data: Annotated[str | None, DataHelp] = None
@@ -71,11 +71,11 @@ class Convert:
     """Convert an official checkpoint or a run to a folder with config.json and model.safetensors, averaged weights."""
 
     checkpoint: Positional[Path]
-    """Official checkpoint (.pth), or a run of train or its state.pt."""
+    """A checkpoint (.pth or .safetensors), or a run of train or its state.pt."""
     out: Positional[Path]
     """Output folder."""
     config: Annotated[str | None, NO_DEFAULT] = None
-    """For a .pth: its preset (ve/cifar10_ncsnpp_continuous), or a JSON file."""
+    """For a checkpoint: its preset (ve/cifar10_ncsnpp_continuous), or a .json, .py or .txt file."""
     raw: Flag = False
     """Convert the raw weights instead of their moving average."""
 

@@ -107,7 +107,7 @@ class LoadingOptions:
     """How a model is loaded.
 
     Attributes:
-        config: For a .pth: its preset (ve/cifar10_ncsnpp_continuous), or a JSON file.
+        config: For a .pth: its preset (ve/cifar10_ncsnpp_continuous), or a .json, .py or .txt file.
         raw: For a .pth: load the raw weights instead of their moving average.
     """
 

@@ -116,7 +116,7 @@ class Verify:
     classifier: Annotated[str | None, arg(help_behavior_hint="(default: the embedded classifier of the set)")] = None
     """For --repair of a set with classes: the classifier that guided it."""
     config: Annotated[str | None, NO_DEFAULT] = None
-    """For a .pth: its preset, or a JSON file."""
+    """For a .pth: its preset, or a .json, .py or .txt file."""
     raw: Flag = False
     """For a .pth: load the raw weights instead of their moving average."""
     batch_size: BatchSize = 64

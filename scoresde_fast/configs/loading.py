@@ -1,19 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading of configurations from presets, mappings and JSON files, with sections or in the flat form of CLD-SGM."""
+"""Loading of configurations from presets, mappings, JSON files, and the files of the official programs."""
 
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from scoresde_fast.configs.flat import flat_sections, parse_flags
+from scoresde_fast.configs.options import as_mapping
+from scoresde_fast.configs.python_files import read_python
 from scoresde_fast.configs.schema import Config
+from scoresde_fast.configs.text_files import parse_json, read_text
 from scoresde_fast.errors import unknown_message
 
-ConfigLike = str | Path | Mapping[str, Any] | Config
+
+class ConfigObject(Protocol):
+    """A configuration that returns its options by section, such as a ``ConfigDict`` of ml_collections."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+ConfigLike = str | Path | Mapping[str, Any] | Namespace | ConfigObject
 Parsed = TypeVar("Parsed")
+SUFFIXES = (".json", ".py", ".txt")
+"""Suffixes of configuration files."""
 
 
 def preset_names() -> list[str]:
@@ -22,47 +36,79 @@ def preset_names() -> list[str]:
 
 
 def load_config(config: ConfigLike) -> Config:
-    """Load a configuration from a preset's name, a mapping, or a JSON file.
+    """Load a configuration.
 
-    A mapping has sections, as in score_sde, or is flat, as in CLD-SGM. It may also have other keys, such as notes, if
-    its key ``config`` contains the configuration.
+    Args:
+        config: one of
+
+            - the name of a preset;
+            - a mapping, or an object with ``to_dict()`` such as a ``ConfigDict`` of ml_collections: with sections, as
+              in score_sde, or flat, as in CLD-SGM. It may also have other keys, such as notes, if its key ``config``
+              contains the configuration;
+            - a JSON file with such a mapping;
+            - a ``.py`` file of score_sde, which is read and not run;
+            - a ``.txt`` file of CLD-SGM, or several separated by commas, of which the later ones have precedence.
 
     Raises:
-        ValueError: the preset is unknown, the file is not a JSON object, or an option is invalid.
+        ValueError: the preset is unknown, the file cannot be read as its suffix says, or an option is invalid.
         FileNotFoundError: the file does not exist.
     """
     if isinstance(config, Config):
         return config
+    config = vars(config) if isinstance(config, Namespace) else as_mapping(config)
     if isinstance(config, Mapping):
-        nested = config.get("config")
+        nested = as_mapping(config.get("config"))
         options = nested if isinstance(nested, Mapping) else config
-        return Config.from_dict(_sections(options) if isinstance(options.get("sde"), str) else options)
-    if isinstance(config, str):
-        if config in _presets():
-            return Config.from_dict(_presets()[config])
-        if not config.endswith(".json"):
-            raise ValueError(unknown_message("preset", config, preset_names()) + ", or give the path of a .json file")
-    return read_json(Path(config), load_config)
+        return Config.from_dict(flat_sections(options) if isinstance(options.get("sde"), str) else options)
+    if not isinstance(config, str | Path):
+        raise ValueError(
+            f"config is of type {type(config).__name__}; it must be a preset's name, a file, a mapping or a ConfigDict"
+        )
+    if isinstance(config, str) and config in _presets():
+        return Config.from_dict(_presets()[config])
+    if isinstance(config, str) and not is_config_file(config):
+        message = unknown_message("preset", config, preset_names())
+        raise ValueError(f"{message}, or give the path of a .json, .py or .txt file")
+    path = Path(config)
+    if path.suffix == ".py":
+        return _named(path, lambda: Config.from_dict(read_python(path)))
+    if path.suffix == ".txt":
+        return _named(path, lambda: Config.from_dict(flat_sections(_read_flags(path))))
+    return read_json(path, load_config)
+
+
+def is_config_file(name: str) -> bool:
+    """Return whether a name is that of a configuration file, by its suffix."""
+    return name.endswith(SUFFIXES)
 
 
 def read_json(path: Path, parse: Callable[[Mapping[str, Any]], Parsed]) -> Parsed:
     """Return the result of ``parse`` on the object in a JSON file.
 
     Raises:
-        ValueError: the file is not JSON, does not contain an object, or ``parse`` raises it. The message names the
-            file.
+        ValueError: the file is not JSON, is too large or nested too deeply, does not contain an object, or ``parse``
+            raises it. The message names the file.
         FileNotFoundError: the file does not exist.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"the configuration file {str(path)!r} does not exist")
-    try:
-        options = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r}: not a JSON file: {error}") from error
-    try:
+
+    def parsed() -> Parsed:
+        options = parse_json(read_text(path))
         if not isinstance(options, Mapping):
             raise ValueError("a configuration file must contain one JSON object, with the sections of a configuration")
         return parse(options)
+
+    return _named(path, parsed)
+
+
+def _read_flags(path: Path) -> dict[str, Any]:
+    paths = [path] if path.is_file() else [Path(part.strip()) for part in str(path).split(",")]
+    return {key: value for each in paths for key, value in parse_flags(read_text(each)).items()}
+
+
+def _named(path: Path, read: Callable[[], Parsed]) -> Parsed:
+    """Return ``read()``; a ``ValueError`` gets the name of the file."""
+    try:
+        return read()
     except ValueError as error:
         raise ValueError(f"{str(path)!r}: {error}") from error
 
@@ -72,99 +118,3 @@ def _presets() -> dict[str, dict[str, Any]]:
     """Return the options of each preset that differ from the schema's defaults."""
     presets: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "official.json").read_text("utf-8"))
     return presets
-
-
-FLAT_SDES = ("cld", "vpsde")
-FLAT_NAMES = {
-    "model": (
-        "name", "normalization", "nonlinearity", "ch_mult", "attn_resolutions", "attention_type", "resamp_with_conv",
-        "fir_kernel", "skip_rescale", "resblock_type", "progressive", "progressive_input", "progressive_combine",
-        "embedding_type", "init_scale", "fourier_scale", "dropout", "mixed_score", "ema_rate",
-    ),
-    "data": ("dataset", "image_size", "is_image"),
-    "training": ("sde", "weighting", "loss_eps", "log_freq", "snapshot_freq"),
-    "optim": ("optimizer", "weight_decay", "grad_clip"),
-    "cld": ("m_inv", "gamma", "beta0", "beta1", "numerical_eps"),
-}  # fmt: skip
-"""Options whose names are the same in CLD-SGM and here, by section."""
-FLAT_OPTIONS = {
-    **{name: (section, name) for section, names in FLAT_NAMES.items() for name in names},
-    "n_channels": ("model", "nf"),
-    "n_resblocks": ("model", "num_res_blocks"),
-    "use_fir": ("model", "fir"),
-    "image_channels": ("data", "num_channels"),
-    "data_dim": ("data", "num_channels"),
-    "center_image": ("data", "centered"),
-    "training_batch_size": ("training", "batch_size"),
-    "n_train_iters": ("training", "n_iters"),
-    "sampling_method": ("sampling", "predictor"),
-    "n_discrete_steps": ("sampling", "steps"),
-    "striding": ("sampling", "grid"),
-    "denoising": ("sampling", "noise_removal"),
-    "sampling_eps": ("sampling", "eps"),
-    "learning_rate": ("optim", "lr"),
-    "n_warmup_iters": ("optim", "warmup"),
-    "cld_objective": ("cld", "objective"),
-}
-"""The section and name here of each option of CLD-SGM."""
-FLAT_IGNORED = frozenset([
-    "autocast_eval", "autocast_train", "beta_type", "conv_size", "device", "eval_freq", "fid_freq",
-    "fid_samples_training", "fid_threshold", "likelihood_freq", "likelihood_hutchinson_type", "likelihood_threshold",
-    "n_eval_batches", "n_likelihood_batches", "save_freq", "save_threshold", "snapshot_threshold", "sscs_num_stab",
-    "testing_batch_size",
-])  # fmt: skip
-"""Options of CLD-SGM that are accepted and ignored: they control its jobs, or have one value here, like beta_type."""
-FLAT_LISTS: dict[str, type] = {"ch_mult": int, "attn_resolutions": int, "fir_kernel": float}
-"""Options that are lists of numbers, in a string or as one number, and the type of the numbers."""
-FLAT_VALUES: dict[str, dict[str, str]] = {
-    "dataset": {"cifar10": "CIFAR10", "celeba_256": "CelebAHQ"},
-    "sampling_method": {"em": "euler_maruyama"},
-    "striding": {"linear": "uniform"},
-}
-"""Values of options that have other names here."""
-
-
-def _sections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the sections of a flat configuration of CLD-SGM; raise ValueError if CLD-SGM could not have written it."""
-    sections: dict[str, dict[str, Any]] = {"model": {}, "data": {}, "sampling": {}, "cld": {}}
-    if flat["sde"] not in FLAT_SDES:
-        raise ValueError(unknown_message("sde of a flat configuration", flat["sde"], FLAT_SDES))
-    for option, value in flat.items():
-        if option in FLAT_IGNORED:
-            continue
-        if option not in FLAT_OPTIONS:
-            raise ValueError(unknown_message("option of a flat configuration", option, FLAT_OPTIONS))
-        section, name = FLAT_OPTIONS[option]
-        sections.setdefault(section, {})[name] = _translate(option, value)
-    model, data, sampling = sections["model"], sections["data"], sections["sampling"]
-    model["num_scales"] = 0
-    sampling.setdefault("steps", 1000)
-    if sampling.get("predictor") == "ode":
-        sampling["method"] = sampling.pop("predictor")
-    if data.get("is_image") is False:
-        data.setdefault("image_size", 1)
-        data["random_flip"] = False
-    if flat["sde"] == "vpsde":
-        # CLD-SGM parametrises beta(t) of VP as beta0 + beta1 t, and its networks receive t unscaled.
-        cld = sections.pop("cld")
-        beta0, beta1 = _number("beta0", cld.get("beta0", 0.1)), _number("beta1", cld.get("beta1", 19.9))
-        model |= {"beta_min": beta0, "beta_max": beta0 + beta1, "label_scale": 1.0}
-    return sections
-
-
-def _translate(option: str, value: Any) -> Any:
-    """Return the value of a flat option in the form that sections use."""
-    if option in FLAT_VALUES and isinstance(value, str):
-        return FLAT_VALUES[option].get(value, value)
-    if option not in FLAT_LISTS or isinstance(value, (list, tuple)):
-        return value
-    try:
-        return [FLAT_LISTS[option](item) for item in str(value).split(",")]
-    except ValueError:
-        raise ValueError(f"{option} is {value!r}; it must be comma-separated numbers, as in '1,2,2'") from None
-
-
-def _number(option: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{option} is {value!r}; it must be a number")
-    return value

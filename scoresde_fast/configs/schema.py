@@ -3,35 +3,41 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+from scoresde_fast.configs.options import Length, Options, Range, require
+from scoresde_fast.configs.weights import count_weights, require_size
 from scoresde_fast.errors import unknown_message
 
-Section = TypeVar("Section")
 SDEName = Literal["vesde", "vpsde", "subvpsde", "cld"]
 ImageNetwork = Literal["ncsnpp", "ddpm"]
 PointNetwork = Literal["mlp", "resnet"]
 
-IGNORED: dict[str, frozenset[str]] = {
-    "": frozenset({"eval", "seed", "device"}),
-    "data": frozenset({"category", "tfrecords_path"}),
-    "model": frozenset({"conv_size", "sigma_begin"}),
-    "training": frozenset({"eval_freq", "snapshot_sampling"}),
-    "optim": frozenset({"amsgrad"}),
+IGNORED: dict[str, tuple[str, ...]] = {
+    "": ("eval", "seed", "device"),
+    "data": ("category", "tfrecords_path"),
+    "model": ("conv_size", "interpolation", "sigma_begin"),
+    "training": ("eval_freq", "snapshot_sampling", "n_jitted_steps"),
+    "optim": ("amsgrad",),
 }
 """Options of the official files that are accepted and ignored, by section; "" lists whole sections. The official code
-uses them for its input pipeline and jobs, or does not read them (``conv_size``, ``sigma_begin``, ``amsgrad``)."""
+uses them for its input pipeline and jobs (``n_jitted_steps`` in JAX), for networks that are not here
+(``interpolation``), or does not read them (``conv_size``, ``sigma_begin``, ``amsgrad``)."""
 JOB_OPTIONS = ("n_iters", "log_freq", "snapshot_freq", "snapshot_freq_for_preemption")
 """Options of ``training`` that may change when a run goes on: how long it is, and when it reports and saves."""
+MIN_WIDTH = 4
+"""Fewest channels of a network of images: a group of its GroupNorm has at least four."""
+
+Count = Annotated[int, Range(1, 10**9)]
+Time = Annotated[float, Range(1e-10, 1, below=True)]
+Fraction = Annotated[float, Range(0, 1, below=True)]
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Options, section="data", ignored=IGNORED["data"]):
     """The training data.
 
     Attributes:
@@ -39,20 +45,17 @@ class DataConfig:
         is_image: false for points with ``num_channels`` coordinates. They are not scaled, and ``image_size`` is 1.
     """
 
-    dataset: str = "CIFAR10"
-    image_size: int = 32
-    num_channels: int = 3
+    dataset: Annotated[str, Length(1, 1000)] = "CIFAR10"
+    image_size: Annotated[int, Range(1, 4096)] = 32
+    num_channels: Annotated[int, Range(1, 4096)] = 3
     centered: bool = False
     random_flip: bool = True
     uniform_dequantization: bool = False
     is_image: bool = True
 
-    def __post_init__(self) -> None:
-        require_positive("data", self, "image_size", "num_channels")
-
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Options, section="model", ignored=IGNORED["model"]):
     """The network and the noise scales of its SDE.
 
     Attributes:
@@ -65,47 +68,42 @@ class ModelConfig:
     """
 
     name: Literal[ImageNetwork, PointNetwork]
-    nf: int = 128
-    ch_mult: tuple[int, ...] = (1, 2, 2, 2)
-    num_res_blocks: int = 4
-    attn_resolutions: tuple[int, ...] = (16,)
+    nf: Annotated[int, Range(1, 8192)] = 128
+    ch_mult: Annotated[tuple[int, ...], Range(1, 256), Length(1, 13)] = (1, 2, 2, 2)
+    num_res_blocks: Annotated[int, Range(1, 64)] = 4
+    attn_resolutions: Annotated[tuple[int, ...], Range(1, 4096), Length(0, 13)] = (16,)
     resblock_type: Literal["ddpm", "biggan"] = "biggan"
     embedding_type: Literal["fourier", "positional"] = "fourier"
-    fourier_scale: float = 16.0
+    fourier_scale: Annotated[float, Range(1e-3, 1e4)] = 16.0
     conditional: bool = True
     progressive: Literal["none", "output_skip", "residual"] = "none"
     progressive_input: Literal["none", "input_skip", "residual"] = "none"
     progressive_combine: Literal["sum", "cat"] = "sum"
     fir: bool = True
-    fir_kernel: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0)
+    fir_kernel: Annotated[tuple[float, ...], Range(1e-6, 1e6), Length(1, 16)] = (1.0, 3.0, 3.0, 1.0)
     resamp_with_conv: bool = True
     skip_rescale: bool = True
     scale_by_sigma: bool = False
     attention_type: Literal["ddpm"] = "ddpm"
     normalization: Literal["GroupNorm"] = "GroupNorm"
     nonlinearity: Literal["swish", "elu", "relu", "lrelu"] = "swish"
-    init_scale: float = 0.0
-    dropout: float = 0.1
-    ema_rate: float = 0.9999
-    num_scales: int = 1000
-    sigma_min: float = 0.01
-    sigma_max: float = 50.0
-    beta_min: float = 0.1
-    beta_max: float = 20.0
+    init_scale: Annotated[float, Range(0, 1e3)] = 0.0
+    dropout: Fraction = 0.1
+    ema_rate: Fraction = 0.9999
+    num_scales: Annotated[int, Range(0, 10**6)] = 1000
+    sigma_min: Annotated[float, Range(1e-8, 1e6)] = 0.01
+    sigma_max: Annotated[float, Range(1e-8, 1e6)] = 50.0
+    beta_min: Annotated[float, Range(1e-6, 1e3)] = 0.1
+    beta_max: Annotated[float, Range(1e-6, 1e3)] = 20.0
     mixed_score: bool = False
-    label_scale: float = 999.0
+    label_scale: Annotated[float, Range(1e-6, 1e6)] = 999.0
 
     def __post_init__(self) -> None:
-        require_positive(
-            "model", self, "nf", "ch_mult", "num_res_blocks", "attn_resolutions", "fir_kernel", "fourier_scale",
-            "sigma_min", "beta_min", "label_scale",
-        )  # fmt: skip
-        require(self.num_scales >= 0, f"model.num_scales is {self.num_scales}; it must not be negative")
-        require(bool(self.ch_mult), "model.ch_mult is empty; it needs a number for each resolution")
-        require(bool(self.fir_kernel), "model.fir_kernel is empty; the published filter is [1, 3, 3, 1]")
-        require(self.init_scale >= 0, f"model.init_scale is {self.init_scale}; it must not be negative")
-        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}; it must be at least 0 and below 1")
-        require(0 <= self.ema_rate < 1, f"model.ema_rate is {self.ema_rate}; it must be at least 0 and below 1")
+        super().__post_init__()
+        require(
+            self.nf >= MIN_WIDTH or not self.is_for_images,
+            f"model.nf is {self.nf}; networks for images need at least {MIN_WIDTH} channels",
+        )
         for low, high in (("sigma_min", "sigma_max"), ("beta_min", "beta_max")):
             a, b = getattr(self, low), getattr(self, high)
             require(a < b, f"model.{low} is {a} and model.{high} is {b}; {low} must be smaller")
@@ -129,7 +127,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Options, section="training", ignored=IGNORED["training"]):
     """The SDE, the objective and the length of the run.
 
     Attributes:
@@ -147,21 +145,17 @@ class TrainingConfig:
     likelihood_weighting: bool = False
     reduce_mean: bool = False
     weighting: Literal["reweightedv2", "reweightedv1", "likelihood"] = "reweightedv2"
-    loss_eps: float = 1e-5
+    loss_eps: Time = 1e-5
     loss_times: Literal["uniform", "quadratic"] = "uniform"
-    batch_size: int = 128
-    n_iters: int = 1300001
-    log_freq: int = 50
-    snapshot_freq: int = 50000
-    snapshot_freq_for_preemption: int = field(default=10000, compare=False)
-
-    def __post_init__(self) -> None:
-        require_positive("training", self, "batch_size", "loss_eps", *JOB_OPTIONS)
-        require(self.loss_eps < 1, f"training.loss_eps is {self.loss_eps}; it must be below 1")
+    batch_size: Annotated[int, Range(1, 10**6)] = 128
+    n_iters: Count = 1300001
+    log_freq: Count = 50
+    snapshot_freq: Count = 50000
+    snapshot_freq_for_preemption: Count = field(default=10000, compare=False)
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
+class SamplingConfig(Options, section="sampling"):
     """The model's default sampler.
 
     Attributes:
@@ -175,22 +169,18 @@ class SamplingConfig:
         "euler_maruyama"
     )
     corrector: Literal["none", "langevin", "ald"] = "none"
-    n_steps_each: int = 1
-    steps: int | None = None
+    n_steps_each: Annotated[int, Range(1, 10**4)] = 1
+    steps: Annotated[int | None, Range(1, 10**5)] = None
     noise_removal: bool = True
     probability_flow: bool = False
-    snr: float = 0.16
+    snr: Annotated[float, Range(1e-6, 1e3)] = 0.16
     grid: Literal["uniform", "quadratic", "sqrt", "karras", "logsnr"] = "uniform"
-    order: int | None = None
-    eps: float | None = None
-
-    def __post_init__(self) -> None:
-        require_positive("sampling", self, "n_steps_each", "snr")
-        require(self.steps is None or self.steps > 0, f"sampling.steps is {self.steps}; it must be greater than 0")
+    order: Annotated[int | None, Range(1, 4)] = None
+    eps: Annotated[float | None, Range(1e-10, 1, below=True)] = None
 
 
 @dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Options, section="optim", ignored=IGNORED["optim"]):
     """The optimiser, Adam or AdamW.
 
     Attributes:
@@ -200,31 +190,25 @@ class OptimConfig:
     """
 
     optimizer: Literal["Adam", "AdamW"] = "Adam"
-    lr: float = 2e-4
-    beta1: float = 0.9
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    warmup: int = 5000
-    decay: int = 0
-    grad_clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        require_positive("optim", self, "lr", "eps")
-        require(0 <= self.beta1 < 1, f"optim.beta1 is {self.beta1}; it must be at least 0 and below 1")
-        for name in ("weight_decay", "warmup", "decay"):
-            require(getattr(self, name) >= 0, f"optim.{name} is {getattr(self, name)}; it must not be negative")
+    lr: Annotated[float, Range(0, 1e3, above=True)] = 2e-4
+    beta1: Fraction = 0.9
+    eps: Annotated[float, Range(0, 1, above=True)] = 1e-8
+    weight_decay: Annotated[float, Range(0, 1e3)] = 0.0
+    warmup: Annotated[int, Range(0, 10**9)] = 5000
+    decay: Annotated[int, Range(0, 10**9)] = 0
+    grad_clip: Annotated[float, Range(-1e9, 1e9)] = 1.0
 
 
 @dataclass(frozen=True)
-class CLDConfig:
+class CLDConfig(Options, section="cld"):
     """The diffusion of a CLD model: the arguments of `CLDSDE`."""
 
-    m_inv: float = 4.0
-    friction: float | None = None
-    beta0: float = 4.0
-    beta1: float = 0.0
-    gamma: float = 0.04
-    numerical_eps: float = 1e-9
+    m_inv: Annotated[float, Range(1e-6, 1e6)] = 4.0
+    friction: Annotated[float | None, Range(1e-6, 1e6)] = None
+    beta0: Annotated[float, Range(0, 1e3)] = 4.0
+    beta1: Annotated[float, Range(-1e3, 1e3)] = 0.0
+    gamma: Annotated[float, Range(1e-6, 1e3)] = 0.04
+    numerical_eps: Annotated[float, Range(0, 1)] = 1e-9
     objective: Literal["hsm", "dsm"] = "hsm"
 
 
@@ -240,6 +224,7 @@ class Config:
     cld: CLDConfig = field(default_factory=CLDConfig)
 
     def __post_init__(self) -> None:
+        require_size(count_weights(self), "model.nf, model.ch_mult or model.num_res_blocks")
         halvings = len(self.model.ch_mult) - 1 if self.data.is_image else 0
         require(
             self.data.image_size % 2**halvings == 0,
@@ -291,11 +276,11 @@ class Config:
         for name in options:
             if name not in sections and name not in IGNORED[""]:
                 raise ValueError(unknown_message("section of a configuration", name, sections))
-        return cls(**{name: read_section(name, section, options.get(name, {})) for name, section in sections.items()})
+        return cls(**{name: section.from_dict(options.get(name, {})) for name, section in sections.items()})
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return the options as JSON values, for ``Config.from_dict``."""
-        return {section.name: to_plain_dict(getattr(self, section.name)) for section in fields(self)}
+        return {section.name: getattr(self, section.name).to_dict() for section in fields(self)}
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return `to_dict` for the manifests of sets, without an option that older ones lack and no sample needs."""
@@ -310,68 +295,3 @@ def without_job_options(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(training, Mapping):
         return dict(config)
     return {**config, "training": {name: value for name, value in training.items() if name not in JOB_OPTIONS}}
-
-
-def read_section(section: str, cls: type[Section], options: Any) -> Section:
-    """Build the dataclass ``cls`` from the options of a section.
-
-    Raises:
-        ValueError: an option is unknown, missing or of the wrong type, or ``options`` is not a mapping; the message
-            lists the valid values.
-    """
-    if not isinstance(options, Mapping):
-        raise ValueError(f"section {section!r} of a configuration is {options!r}; it must be a mapping of options")
-    hints = get_type_hints(cls)
-    ignored = IGNORED.get(section, frozenset())
-    for name in options:
-        if name not in hints and name not in ignored:
-            raise ValueError(unknown_message(f"option of section {section!r}", name, hints))
-    for option in fields(cls):  # type: ignore[arg-type]
-        if option.default is MISSING and option.name not in options:
-            choices = get_args(hints[option.name]) if get_origin(hints[option.name]) is Literal else ()
-            allowed = f": one of {', '.join(map(repr, choices))}" if choices else ""
-            raise ValueError(f"a configuration must contain {section}.{option.name}{allowed}")
-    return cls(**{name: _checked(f"{section}.{name}", hints[name], v) for name, v in options.items() if name in hints})
-
-
-def to_plain_dict(section: Any) -> dict[str, Any]:
-    """Return the options of a section as JSON values, for `read_section`."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(section).items()}
-
-
-def _checked(name: str, kind: Any, value: Any) -> Any:
-    """Return ``value`` as the option's type ``kind``; raise ValueError if it has another type."""
-    if get_origin(kind) is UnionType:
-        return None if value is None else _checked(name, get_args(kind)[0], value)
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise ValueError(unknown_message(name, value, get_args(kind)))
-        return value
-    if get_origin(kind) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{name} is {value!r}; it must be a list")
-        return tuple(_checked(name, get_args(kind)[0], item) for item in value)
-    # Python counts bool as int, but `true` as a number is a mistake.
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    if kind is float:
-        if not is_integer and not (isinstance(value, float) and math.isfinite(value)):
-            raise ValueError(f"{name} is {value!r}; it must be a finite number")
-        return float(value)
-    if not (is_integer if kind is int else isinstance(value, kind)):
-        expected = {int: "an integer", bool: "true or false", str: "a string"}[kind]
-        raise ValueError(f"{name} is {value!r}; it must be {expected}")
-    return value
-
-
-def require_positive(section: str, options: object, *names: str) -> None:
-    """Raise ValueError unless the named options, numbers or tuples of numbers, are all greater than 0."""
-    for name in names:
-        value = getattr(options, name)
-        for number in value if isinstance(value, tuple) else (value,):
-            require(number > 0, f"{section}.{name} is {number}; it must be greater than 0")
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ValueError with ``message`` unless ``condition`` is true."""
-    if not condition:
-        raise ValueError(message)

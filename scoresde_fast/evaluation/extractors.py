@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from scoresde_fast.checkpoints.pickles import require_modest
 from scoresde_fast.devices import usable_device
 from scoresde_fast.errors import require_packages, unknown_message
 from scoresde_fast.model import weights_sha256
@@ -154,9 +155,12 @@ def _tensors(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        require_modest(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file, or is truncated or corrupt") from error
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
     except (UnpicklingError, RuntimeError, EOFError):
         return None
 

@@ -6,15 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from scoresde_fast.checkpoints.loading import has_classifier
 from scoresde_fast.classifier import ClassifierConfig
 from scoresde_fast.configs import Config, OptimConfig, load_config, preset_names
-from scoresde_fast.configs.loading import read_json
-from scoresde_fast.configs.schema import JOB_OPTIONS, read_section, require, require_positive, to_plain_dict
+from scoresde_fast.configs.loading import is_config_file, read_json
+from scoresde_fast.configs.options import Length, Options, Range
+from scoresde_fast.configs.schema import Count, Fraction
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.model import build_sde
 from scoresde_fast.sdes import SDE, Array
@@ -39,7 +40,7 @@ def is_classifier_recipe(name: str) -> bool:
 
 
 def load_recipe(name: str) -> Config:
-    """Load the configuration of a score model from a recipe's name, a preset's name, or a JSON file.
+    """Load the configuration of a score model from a recipe's name, a preset's name, or a configuration file.
 
     Raises:
         ValueError: the name is unknown, or the file is not a configuration.
@@ -48,10 +49,10 @@ def load_recipe(name: str) -> Config:
         return load_config(FOLDER / f"{name}.json")
     if is_classifier_recipe(name):
         raise ValueError(f"{name!r} is the recipe of a classifier; choose one of a score model")
-    if name.endswith(".json") or name in preset_names():
+    if is_config_file(name) or name in preset_names():
         return load_config(name)
     names = [*recipe_names(), *classifier_recipe_names(), *preset_names()]
-    raise ValueError(unknown_message("recipe", name, names) + ", or give a .json file")
+    raise ValueError(unknown_message("recipe", name, names) + ", or give a .json, .py or .txt file")
 
 
 def load_classifier_recipe(name: str) -> ClassifierRecipe:
@@ -70,7 +71,7 @@ def load_classifier_recipe(name: str) -> ClassifierRecipe:
 
 
 @dataclass(frozen=True)
-class LabelledData:
+class LabelledData(Options, section="data"):
     """The training images of a classifier, their augmentation, and the held-out images.
 
     Attributes:
@@ -81,32 +82,23 @@ class LabelledData:
         shuffle_channels: fraction of images with shuffled channels, so that colour does not identify the class.
     """
 
-    dataset: str
-    held_out: str | None = None
+    dataset: Annotated[str, Length(1, 1000)]
+    held_out: Annotated[str | None, Length(1, 1000)] = None
     random_flip: bool = False
-    shift: int = 0
-    shuffle_channels: float = 0.0
-
-    def __post_init__(self) -> None:
-        require(self.shift >= 0, f"data.shift is {self.shift}; it must not be negative")
-        fraction = self.shuffle_channels
-        require(0 <= fraction <= 1, f"data.shuffle_channels is {fraction}; it must be from 0 to 1")
+    shift: Annotated[int, Range(0, 4096)] = 0
+    shuffle_channels: Annotated[float, Range(0, 1)] = 0.0
 
 
 @dataclass(frozen=True)
-class ClassifierTraining:
-    """The length, batch size, logging and saving of a run, and the decay of the weights' moving average."""
+class ClassifierTraining(Options, section="training"):
+    """The length, batch size, logging and saving of a classifier's run, and the decay of the weights' average."""
 
-    batch_size: int = 64
-    n_iters: int = 4000
-    ema_rate: float = 0.999
-    log_freq: int = 50
-    snapshot_freq: int = 500
-    snapshot_freq_for_preemption: int = 10000
-
-    def __post_init__(self) -> None:
-        require_positive("training", self, "batch_size", "n_iters", *JOB_OPTIONS)
-        require(0 <= self.ema_rate < 1, f"training.ema_rate is {self.ema_rate}; it must be at least 0 and below 1")
+    batch_size: Annotated[int, Range(1, 10**6)] = 64
+    n_iters: Count = 4000
+    ema_rate: Fraction = 0.999
+    log_freq: Count = 50
+    snapshot_freq: Count = 500
+    snapshot_freq_for_preemption: Count = 10000
 
 
 @dataclass(frozen=True)
@@ -143,14 +135,14 @@ class ClassifierRecipe:
         return cls(
             ClassifierConfig.from_dict(classifier),
             tuple(models),
-            read_section("data", LabelledData, options.get("data", {})),
-            read_section("training", ClassifierTraining, options.get("training", {})),
-            read_section("optim", OptimConfig, options.get("optim", {})),
+            LabelledData.from_dict(options.get("data", {})),
+            ClassifierTraining.from_dict(options.get("training", {})),
+            OptimConfig.from_dict(options.get("optim", {})),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as JSON values."""
-        sections = {name: to_plain_dict(getattr(self, name)) for name in SECTIONS if name != "models"}
+        sections = {name: getattr(self, name).to_dict() for name in SECTIONS if name != "models"}
         return {**sections, "models": list(self.models)}
 
 

@@ -14,9 +14,10 @@ from scoresde_fast.checkpoints import save
 from scoresde_fast.checkpoints.training_states import MODEL
 from scoresde_fast.configs import Config
 from scoresde_fast.data.codecs import encode_png
+from scoresde_fast.data.conversion import parse_conversion
 from scoresde_fast.data.in_memory import training_data
 from scoresde_fast.data.public_sets import source_of
-from scoresde_fast.data.sources import is_data_set, parse_crop_suffix
+from scoresde_fast.data.sources import is_data_set
 from scoresde_fast.files import make_folder, replacing, write_json
 from scoresde_fast.generate.pixels import compose, point_plot, to_pixels
 from scoresde_fast.model import ScoreModel
@@ -109,7 +110,7 @@ class Trainer(ResumableRun[Config]):
     def _refuse_folder_of_data(self) -> None:
         """Raise ValueError if the grids would be written among the training images, and read as such later."""
         dataset = self.config.data.dataset
-        name, _ = parse_crop_suffix(dataset)
+        name, _ = parse_conversion(dataset)
         is_folder = Path(name).is_dir() and not is_data_set(name)
         if is_folder and (self.folder / GRIDS).resolve().is_relative_to(Path(name).resolve()):
             raise ValueError(

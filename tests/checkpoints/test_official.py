@@ -101,7 +101,7 @@ class TestOfficial:
             with pytest.raises(ValueError, match=rf"checkpoint_8\.pth' .*{message}"):
                 load(pth, config=SMALL)
         torch.save({"state_dict": {}}, pth)
-        with pytest.raises(ValueError, match=r"not an official checkpoint: .* but contains 'state_dict'"):
+        with pytest.raises(ValueError, match=r"is not a checkpoint of weights: .* but contains 'state_dict'"):
             load(pth, config=SMALL)
 
     def test_code_in_a_file_is_not_run(self, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_noise_ranges_of_the_models() -> None:
             {"data": {"dataset": "digits", "shuffle_channels": 2.0}},
             r"shuffle_channels is 2\.0; it must be from 0 to 1",
         ),
-        ({"training": {"n_iters": 0}}, r"training\.n_iters is 0; it must be greater than 0"),
+        ({"training": {"n_iters": 0}}, r"training\.n_iters is 0; it must be from 1 to 1000000000"),
         ({"optim": {"lr": -1.0}}, r"optim\.lr is -1\.0; it must be greater than 0"),
     ],
 )

@@ -65,6 +65,7 @@ struct Shown {
       for (size_t i = 0; i < numbers.size(); ++i) out << (i ? ", " : "") << numbers[i];
       out << (numbers.size() == 1 ? ",)" : ")");
     };
+    if (!shown.tensor.defined()) return out << "None";
     out << name_of(shown.tensor.scalar_type());
     list(" of shape ", shown.tensor.sizes());
     list(" and strides ", shown.tensor.strides());

@@ -71,8 +71,9 @@ bool require_image(const Tensor& x, int64_t groups, const char* name) {
   const bool channels_last = !x.is_contiguous();
   check(!channels_last || is_channels_last(x), name, " is ", Shown{x}, "; it must be contiguous or channels_last");
   require_memory(x, name);
-  check(groups > 0 && x.size(1) % groups == 0, "groups is ", groups, "; it must be a positive divisor of the ",
-        x.size(1), " channels of ", name);
+  const int64_t channels = x.size(1);
+  check(groups > 0 && channels % groups == 0 && groups <= std::max<int64_t>(1, channels), "groups is ", groups,
+        "; it must be a positive divisor of the ", channels, " channels of ", name);
   return channels_last;
 }
 
@@ -134,12 +135,10 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu_cpu(const Tensor x, const Ten
   check(resample == "none" || resample == "up" || resample == "down", "resample is '", resample,
         "'; it must be 'none', 'up' or 'down'");
   if (resample != "none") require_filter(x, taps, resample);
-  const std::array<int64_t, 3> shape{x.size(0), groups, 2};
-  require_room(shape.data(), shape.size(), "the statistics");
   const Floats weights(weight), biases(bias), shifts(shift);
   const Tensor y = images_like(x, channels_last);
   const Tensor joined = residual ? images_like(x, channels_last) : uninitialised<1>({0}, {1}, x.scalar_type());
-  const Tensor statistics = uninitialised<3>(shape, {2 * groups, 2, 1}, ScalarType::Float);
+  const Tensor statistics = uninitialised<3>({x.size(0), groups, 2}, {2 * groups, 2, 1}, ScalarType::Float);
   if (x.numel() == 0) {
     std::fill_n(statistics.mutable_data_ptr<float>(), statistics.numel(), 0.0f);
     return {resample == "none" ? y : filtered(y, taps, resample), joined, statistics};

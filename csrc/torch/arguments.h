@@ -22,7 +22,7 @@ inline cpu::Dtype network_dtype(const Tensor& first, const Tensor& tensor, const
             tensor.is_contiguous(),
         name, " is ", Shown{tensor}, "; it must be contiguous float32, bfloat16 or float16");
   require_with(first, tensor, name);
-  require_memory(tensor, name);
+  require_memory(tensor, dtype, name);
   if (dtype == ScalarType::Float) return cpu::Dtype::float32;
   return dtype == ScalarType::BFloat16 ? cpu::Dtype::bfloat16 : cpu::Dtype::float16;
 }
@@ -51,7 +51,7 @@ inline RowIndex row_index(const Tensor& first, const Tensor& coefficients, int64
   check((wide || counter->scalar_type() == ScalarType::Int) && counter->numel() == 1, "counter is ", Shown{*counter},
         "; it must be one int32 or int64");
   require_with(first, *counter, "counter");
-  require_memory(*counter, "counter");
+  require_memory(*counter, wide ? ScalarType::Long : ScalarType::Int, "counter");
   return {counter->const_data_ptr(), wide, offset, rows};
 }
 

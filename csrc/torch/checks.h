@@ -55,8 +55,24 @@ inline const char* name_of(ScalarType dtype) {
   }
 }
 
+inline uintptr_t bytes_of(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Double:
+    case ScalarType::Long:
+      return 8;
+    case ScalarType::Float:
+    case ScalarType::Int:
+      return 4;
+    case ScalarType::Half:
+    case ScalarType::BFloat16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
 // Prints a tensor in a sentence: "float32 of shape (2, 3) and strides (3, 1)".
-struct Shown {
+struct [[gnu::visibility("hidden")]] Shown {
   const Tensor& tensor;
 
   friend std::ostream& operator<<(std::ostream& out, const Shown& shown) {
@@ -75,20 +91,21 @@ struct Shown {
 
 // The tensor is on the device of the operator's first tensor.
 inline void require_with(const Tensor& first, const Tensor& tensor, const char* name) {
-  check(tensor.is_cpu() == first.is_cpu() && tensor.is_cuda() == first.is_cuda() &&
-            tensor.get_device_index() == first.get_device_index(),
-        name, " is on another device than the operator's first tensor; move one of them");
+  if (tensor.is_cpu() && first.is_cpu()) return;
+  check(tensor.is_cuda() && first.is_cuda() && tensor.get_device_index() == first.get_device_index(), name,
+        " is on another device than the operator's first tensor; move one of them");
 }
 
-// The storage holds all elements of a dense tensor, aligned: storages can be resized under their tensors, and buffers
-// of other libraries can begin anywhere.
-inline void require_memory(const Tensor& tensor, const char* name) {
-  const int64_t count = tensor.numel(), size = static_cast<int64_t>(tensor.element_size());
+// The storage holds all elements of a dense tensor of this dtype, aligned: storages can be resized under their tensors,
+// and buffers of other libraries can begin anywhere.
+inline void require_memory(const Tensor& tensor, ScalarType dtype, const char* name) {
+  const int64_t count = tensor.numel();
   if (count == 0) return;
-  int64_t bytes = 0;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
-  check(bytes / size - tensor.storage_offset() >= count, name, " is ", Shown{tensor}, ", but its storage has only ",
-        bytes, " bytes; it must hold all elements");
+  int64_t stored = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_numel(tensor.get(), &stored));
+  check(stored - tensor.storage_offset() >= count, name, " is ", Shown{tensor}, ", but its storage holds only ", stored,
+        " elements; it must hold all");
+  const uintptr_t size = bytes_of(dtype);
   check(reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % size == 0, name, " is ", Shown{tensor},
         ", but its memory is not aligned to ", size, " bytes; copy it");
 }
@@ -97,8 +114,8 @@ inline void require_memory(const Tensor& tensor, const char* name) {
 inline void require(const Tensor& first, const Tensor& tensor, ScalarType dtype, const char* name) {
   check(tensor.scalar_type() == dtype && tensor.is_contiguous(), name, " is ", Shown{tensor},
         "; it must be contiguous ", name_of(dtype));
-  require_with(first, tensor, name);
-  require_memory(tensor, name);
+  if (&tensor != &first) require_with(first, tensor, name);
+  require_memory(tensor, dtype, name);
 }
 
 inline bool same_shape(const Tensor& a, const Tensor& b) {

@@ -33,7 +33,7 @@ Tensor fir_resample_cpu(const Tensor x, std::vector<double> taps, std::string di
   const bool last = keeps_channels_last(x), up = direction == "up";
   const int64_t count = static_cast<int64_t>(taps.size()), channels = x.size(1);
   check(last || x.is_contiguous(), "x is ", Shown{x}, "; it must be contiguous or channels_last");
-  require_memory(x, "x");
+  require_memory(x, x.scalar_type(), "x");
   check(up || direction == "down", "direction is '", direction, "'; it must be 'up' or 'down'");
   const double sum = require_filter(x, taps, direction);
   require_range(offset, 0, count - 1, "offset");

@@ -61,7 +61,7 @@ void require_channels(const Tensor& x, const Tensor& vector, bool of_samples, co
         " channels it must be contiguous float32, bfloat16 or float16 (", channels, ",)",
         of_samples ? " or the same for each sample" : "");
   require_with(x, vector, name);
-  require_memory(vector, name);
+  require_memory(vector, vector.scalar_type(), name);
 }
 
 // Checks the image and the groups of its channels, and returns whether it is channels_last.
@@ -70,7 +70,7 @@ bool require_image(const Tensor& x, int64_t groups, const char* name) {
   require_four(x, name);
   const bool channels_last = !x.is_contiguous();
   check(!channels_last || is_channels_last(x), name, " is ", Shown{x}, "; it must be contiguous or channels_last");
-  require_memory(x, name);
+  require_memory(x, x.scalar_type(), name);
   const int64_t channels = x.size(1);
   check(groups > 0 && channels % groups == 0 && groups <= std::max<int64_t>(1, channels), "groups is ", groups,
         "; it must be a positive divisor of the ", channels, " channels of ", name);
@@ -85,7 +85,7 @@ void require_alike(const Tensor& like, const char* like_name, bool channels_last
         name, " is ", Shown{image}, "; it must have dtype, shape and memory format of ", like_name, ", which is ",
         Shown{like});
   require_with(like, image, name);
-  require_memory(image, name);
+  require_memory(image, image.scalar_type(), name);
 }
 
 // fir_resample with its defaults, which keep the image centred and the mean unchanged.

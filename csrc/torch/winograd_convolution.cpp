@@ -40,7 +40,7 @@ Tensor winograd_convolution_cpu(const Tensor x, const Tensor u, MaybeTensor bias
         "; it must be float32, bfloat16 or float16");
   require_four(x, "x");
   check(is_channels_last(x), "x is ", Shown{x}, "; it must be channels_last");
-  require_memory(x, "x");
+  require_memory(x, dtype, "x");
   require(x, u, ScalarType::Float, "weight");
   require_four(u, "weight");
   check(u.size(0) == cpu::kWinogradPoints && u.size(2) == x.size(1) && u.size(3) == cpu::kWinogradPanel &&
@@ -57,7 +57,7 @@ Tensor winograd_convolution_cpu(const Tensor x, const Tensor u, MaybeTensor bias
     check(residual->scalar_type() == dtype && same_shape(*residual, y) && is_channels_last(*residual), "residual is ",
           Shown{*residual}, "; it must be channels_last like the result, which is ", Shown{y});
     require_with(x, *residual, "residual");
-    require_memory(*residual, "residual");
+    require_memory(*residual, dtype, "residual");
   }
   if (y.numel() == 0) return y;
   if (dtype == ScalarType::Float) convolve<float>(x, u, bias, residual, scale, y);

@@ -49,7 +49,7 @@ VALID: dict[str, dict[str, Any]] = {
     },
     "hutchinson_dot": {
         "divergence": torch.zeros(2).double(), "tangent": X, "sample_ids": IDS,
-        "coefficients": torch.ones(3, DOT_WIDTH), "counter": None, "offset": 0, "draw": 0, "signs": True, "run_seed": 0, "precise": False,
+        **table(DOT_WIDTH), "draw": 0, "signs": True, "precise": False,
     },
     "normal": {"sample_ids": IDS, "run_seed": 0, "draw": 0, "elements": 3, "precise": False},
     "rademacher": {"sample_ids": IDS, "run_seed": 0, "draw": 0, "elements": 3},
@@ -90,7 +90,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     # Steps.
     ("affine_step", {"state": X[0, 0, 0, 0]}, "state has no dimensions"),
     ("affine_step", {"state": X.mT}, r"state is .* strides \(128, 16, 1, 4\); it must be contiguous float32"),
-    ("affine_step", {"state": EMPTIED}, "state is float32 .*, but its storage has only 0 bytes"),
+    ("affine_step", {"state": EMPTIED}, "state is float32 .*, but its storage holds only 0 elements"),
     ("affine_step", {"network_output": UNALIGNED}, "network_output is .* not aligned to 4 bytes; copy it"),
     ("affine_step", {"network_output": X.double()}, "network_output is float64 .* float32, bfloat16 or float16"),
     ("affine_step", {"network_output": X[:, :4].contiguous()}, r"\(2, 4, 4, 4\).* the shape of state"),

@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard build_system/*.py csrc/*/*)
 
 .NOTPARALLEL:
-.PHONY: help sample bench bench-kernels pages test lint typecheck ctest pytest seeds portability matrix rehearse prepare-gpu format clean distclean
+.PHONY: help sample bench bench-kernels pages test lint typecheck ctest pytest seeds sanitize portability matrix rehearse prepare-gpu format clean distclean
 
 help:
 	@echo "make sample     generate 64 images of digits-ve into samples/"
@@ -20,6 +20,7 @@ help:
 	@echo "make test       run lint, typecheck, ctest and pytest"
 	@echo "make lint | typecheck | ctest | pytest   run one of them"
 	@echo "make seeds      run the statistical tests with twenty run seeds"
+	@echo "make sanitize   build with sanitizers; run ctest, the operators' tests and a fuzzer of them; nightly, before a release"
 	@echo "make portability  run the numerical tests with the instruction sets of older processors"
 	@echo "make matrix     build and test with the oldest, the GPU machine's and the newest Python and torch; several GB"
 	@echo "make rehearse   run the GPU visit without a GPU, with the GPU machine's packages; several GB at first"
@@ -72,6 +73,9 @@ seeds: export OMP_NUM_THREADS := 1
 seeds: .venv/tested
 	for seed in $$(seq 0 19); do \
 	  $(BIN)/pytest --quiet --numprocesses 2 -m 'statistical and not slow' --run-seed $$seed || exit 1; done
+
+sanitize: .venv/tested
+	$(BIN)/python -m benchmarks.portability.sanitizers
 
 portability: .venv/tested
 	$(BIN)/python -m benchmarks.portability.processors

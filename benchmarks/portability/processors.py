@@ -102,9 +102,8 @@ def why_not_run(row: Row) -> str | None:
     return f"this processor has no {', '.join(missing)}" if missing else None
 
 
-def package(level: int) -> Path:
-    """Return a folder of links to the checkout's files, with the kernels built for one level of x86-64."""
-    folder = BUILD / f"level{level}"
+def package(folder: Path, definitions: str) -> Path:
+    """Return a folder of links to the checkout's files, with an extension built in ``folder`` by these of CMake."""
     links = folder / "package" / "scoresde_fast"
     shutil.rmtree(links.parent, ignore_errors=True)
     links.mkdir(parents=True)
@@ -114,13 +113,13 @@ def package(level: int) -> Path:
     for entry in [*(ROOT / "scoresde_fast").iterdir(), ROOT / "kernels"]:
         if entry.name != "__pycache__" and not entry.name.startswith("_C."):
             (links / entry.name).symlink_to(entry)
-    settings = {"SCORESDE_FAST_EXT": "require", "CMAKE_ARGS": f"-DSSF_CUDA=OFF -DSSF_X86_LEVEL={level}"}
+    settings = {"SCORESDE_FAST_EXT": "require", "CMAKE_ARGS": f"-DSSF_CUDA=OFF {definitions}"}
     build = [sys.executable, "setup.py", "build_ext", f"--build-temp={folder}", f"--build-lib={links.parent}"]
     done = subprocess.run(
         build, cwd=ROOT, env={**os.environ, **settings}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode:
-        raise SystemExit(f"building the kernels for level {level} failed:\n{done.stdout}")
+        raise SystemExit(f"building the extension with {definitions} failed:\n{done.stdout}")
     return links.parent
 
 
@@ -137,8 +136,9 @@ def run(row: Row, tests: list[str]) -> dict[str, Any]:
         # A separate cache, because code that inductor compiled for one instruction set fails with another.
         variables = {"OMP_NUM_THREADS": str(row.threads), "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
         # pytest puts the tests' folder first on sys.path; processes started by tests use PYTHONPATH.
-        source = ROOT if row.level is None else package(row.level)
-        if row.level is not None:
+        level = row.level
+        source = ROOT if level is None else package(BUILD / f"level{level}", f"-DSSF_X86_LEVEL={level}")
+        if level is not None:
             variables |= {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
         environment = {**os.environ, **row.environment, **variables}
         done = subprocess.run(

@@ -44,22 +44,29 @@ struct ControlColumns {
   enum { draw, slot, save, width };
 };
 
-// The row index of a step: counter + offset, clamped to the table, so that a caller's mistake causes no out-of-bounds
-// access. The counter is int32 or int64, or null.
+// The row index of a step: counter + offset, or the last row if that is outside the table, so that a caller's mistake
+// causes no out-of-bounds access. The counter is int32 or int64, or null; the offset is not negative.
 struct RowIndex {
   const void* counter;
   bool wide_counter;
   int64_t offset, rows;
 
+  SSF_HD int64_t count() const {
+    if (!counter) return 0;
+    return wide_counter ? *static_cast<const int64_t*>(counter) : int64_t{*static_cast<const int32_t*>(counter)};
+  }
+
   SSF_HD int64_t operator()() const {
-    int64_t index = offset;
-    if (counter)
-      index += wide_counter ? *static_cast<const int64_t*>(counter) : int64_t{*static_cast<const int32_t*>(counter)};
-    return index < rows ? index : rows - 1;
+    // Unsigned, so that numbers below zero are past the end too, and no sum overflows.
+    const uint64_t index = static_cast<uint64_t>(count()) + static_cast<uint64_t>(offset);
+    return index < static_cast<uint64_t>(rows) ? static_cast<int64_t>(index) : rows - 1;
   }
 };
 
-// The index, in a ring buffer of `length` derived outputs, of the output `k` evaluations before number `slot`.
-SSF_HD int64_t ring_place(int32_t slot, int k, int64_t length) { return (slot - k + length * 4) % length; }
+// The index, in a ring buffer of `length` derived outputs, of the output `k` evaluations before number `slot`, k <= 3.
+// The slot is read as unsigned, so that the index is in the buffer whatever the slot.
+SSF_HD int64_t ring_place(int32_t slot, int k, int64_t length) {
+  return (static_cast<int64_t>(static_cast<uint32_t>(slot)) - k + length * 4) % length;
+}
 
 }  // namespace ssf

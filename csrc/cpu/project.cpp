@@ -9,7 +9,7 @@ namespace ssf::cpu {
 namespace {
 
 // Sets the means of the known blocks among the `count` blocks from index `first` on to `wanted`.
-SSF_HD void move(const Projection& p, float* part, const bool* mask, const float* wanted, int64_t first,
+SSF_HD void move(const Projection& p, float* part, const uint8_t* mask, const float* wanted, int64_t first,
                  int64_t count) {
   if (p.block_size() == 1) {
     for (int64_t i = 0; i < count; ++i) part[first + i] = mask[i] ? wanted[i] : part[first + i];
@@ -44,7 +44,7 @@ void project(const Projection& p, int64_t sample, int64_t begin, int64_t end) {
   for (int64_t first = begin; first < end; first += kBlock) {
     const int64_t count = std::min<int64_t>(end - first, kBlock);
     const float* known = p.known + sample * p.count() + first;
-    const bool* mask = p.mask + sample * p.count() + first;
+    const uint8_t* mask = p.mask + sample * p.count() + first;
     make_normals(noise, field, first, count);
     for (int64_t i = 0; i < count; ++i)
       wanted[i] = fused(row[LevelColumns::noise], noise[i], row[LevelColumns::scale] * known[i]);

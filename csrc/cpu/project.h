@@ -10,8 +10,8 @@ namespace ssf::cpu {
 struct Projection {
   float* state;
   const float* known;
-  const bool* mask;
-  const float* row;  // coefficients, see LevelColumns
+  const uint8_t* mask;  // any number other than 0 is true
+  const float* row;     // coefficients, see LevelColumns
   const int64_t* sample_ids;
   uint64_t run_seed;
   uint32_t draw;

@@ -40,8 +40,18 @@ int main() {
         check(ssf::ring_place(slot + 3, k, length) == (slot + 3 - k) % length, "places of a ring");
   check(ssf::ring_place(0, 1, 1) == 0 && ssf::ring_place(0, 3, 2) == 1, "ring places before the first output");
 
+  for (const int32_t slot : {INT32_MIN, INT32_MIN + 2, -100, -1, INT32_MAX})
+    for (const int64_t length : {int64_t{1}, int64_t{3}, int64_t{INT32_MAX}})
+      for (int k = 0; k <= 3; ++k)
+        check(ssf::ring_place(slot, k, length) >= 0 && ssf::ring_place(slot, k, length) < length,
+              "any slot is in the ring");
+
   const int64_t counter = 7;
   const ssf::RowIndex inside{&counter, true, 2, 10}, past{&counter, true, 3, 10}, fixed{nullptr, false, 4, 10};
   check(inside() == 9 && past() == 9 && fixed() == 4, "row indices are clamped to the table");
+  for (const int64_t wild : {INT64_MIN, int64_t{-3}, INT64_MAX}) {
+    const ssf::RowIndex row{&wild, true, 2, 10};
+    check(row() == 9 && row.count() == wild, "any counter is in the table");
+  }
   return ssf::test::failures;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/affine_step.h"
 
-#include "torch/arguments.h"
+#include "torch/step_arguments.h"
 
 namespace ssf::torch_side {
 namespace {
@@ -13,33 +13,29 @@ template <StepKernel kernel, int64_t width, int halves>
 void step_cpu(Tensor state, MaybeTensor saved, MaybeTensor history, const MaybeTensor output, const MaybeTensor ids,
               const Tensor coefficients, const Tensor control, const MaybeTensor counter, int64_t offset,
               int64_t earlier, int64_t run_seed, bool) {
-  require(state, ScalarType::Float, "state");
+  require_step(state, saved, history, output, earlier, halves);
   cpu::AffineStep step{};
   step.samples = state.size(0);
   step.elements = sample_elements(state);
-  step.state = state.mutable_data_ptr<float>();
-  if (saved) {
-    require(*saved, ScalarType::Float, "saved");
-    STD_TORCH_CHECK(saved->numel() == state.numel(), "saved must be like state");
-    step.saved = saved->mutable_data_ptr<float>();
-  }
-  if (history) {
-    require(*history, ScalarType::Float, "history");
-    step.ring = history->size(0);
-    STD_TORCH_CHECK(step.ring >= std::max<int64_t>(earlier, 1) && history->numel() == step.ring * state.numel(),
-                    "history must hold `earlier` states");
-    step.history = history->mutable_data_ptr<float>();
-    step.earlier = static_cast<int>(earlier);
-  }
+  step.earlier = static_cast<int>(earlier);
   if (output) {
-    STD_TORCH_CHECK(output->numel() * halves == state.numel(), "the network's output must fit the state");
-    step.output_dtype = network_dtype(*output);
+    step.output_dtype = network_dtype(state, *output, "network_output");
     step.output = output->const_data_ptr();
   }
-  if (ids) step.sample_ids = sample_ids(*ids, step.samples);
-  const RowIndex index = row_index(coefficients, counter, offset);
-  step.row = host_row(coefficients, width, index);
-  step.control = host_control(control, index);
+  if (ids) step.sample_ids = sample_ids(state, *ids, step.samples);
+  const RowIndex index = row_index(state, coefficients, width, counter, offset);
+  require_control(state, control, coefficients);
+  const int64_t row = host_row(index);
+  step.row = host_coefficients(coefficients, width, row);
+  step.control = host_control(control, row);
+  if (history) {
+    const int32_t slot = step.control[ControlColumns::slot];
+    check(slot >= 0, "the slot in row ", row, " of control is ", slot, "; it must be at least 0");
+    step.ring = history->size(0);
+    step.history = history->mutable_data_ptr<float>();
+  }
+  if (saved) step.saved = saved->mutable_data_ptr<float>();
+  step.state = state.mutable_data_ptr<float>();
   step.run_seed = static_cast<uint64_t>(run_seed);
   over_pieces(step.samples, step.elements / halves,
               [&](int64_t sample, int64_t begin, int64_t end) { kernel(step, sample, begin, end); });

@@ -37,14 +37,13 @@ void launch_on(const Tensor& tensor, const char* operation, const Launch& launch
   STD_TORCH_CHECK(error == 0, operation, ": CUDA error ", error, ": ", cuda::describe(error));
 }
 
-// Protects kernels from out-of-bounds accesses.
-inline void require_with(const Tensor& first, const Tensor& tensor, const char* name) {
-  STD_TORCH_CHECK(tensor.is_cuda() && tensor.get_device_index() == first.get_device_index(), name,
-                  " is on another device");
+// A CUDA kernel is selected if any tensor is on a GPU; the first must be.
+inline void require_cuda(const Tensor& first, const char* name) {
+  check(first.is_cuda(), name, " is not on the GPU, but another tensor is; move one of them");
 }
 
-inline cuda::Type network_type(const Tensor& tensor) {
-  switch (network_dtype(tensor)) {
+inline cuda::Type network_type(const Tensor& first, const Tensor& tensor, const char* name) {
+  switch (network_dtype(first, tensor, name)) {
     case cpu::Dtype::float32:
       return cuda::Type::float32;
     case cpu::Dtype::bfloat16:
@@ -56,27 +55,14 @@ inline cuda::Type network_type(const Tensor& tensor) {
 
 inline cuda::Field field(const Tensor& first, const Tensor& ids, int64_t samples, int64_t run_seed, int64_t draw,
                          cuda::Noise noise) {
-  require_with(first, ids, "sample_ids");
-  return {sample_ids(ids, samples), static_cast<uint64_t>(run_seed), static_cast<uint32_t>(draw), noise};
+  return {sample_ids(first, ids, samples), static_cast<uint64_t>(run_seed), static_cast<uint32_t>(draw), noise};
 }
 inline cuda::Noise normal_noise(bool precise) { return precise ? cuda::Noise::precise : cuda::Noise::fast; }
 
-inline RowIndex device_row(const Tensor& first, const Tensor& coefficients, int64_t width, const MaybeTensor& counter,
-                           int64_t offset) {
-  require(coefficients, ScalarType::Float, "coefficients");
-  require_with(first, coefficients, "coefficients");
-  STD_TORCH_CHECK(coefficients.size(1) == width, "coefficients have the wrong number of columns");
-  if (counter) require_with(first, *counter, "counter");
-  return row_index(coefficients, counter, offset);
-}
-
 inline cuda::Table device_table(const Tensor& first, const Tensor& coefficients, const Tensor& control, int64_t width,
                                 const MaybeTensor& counter, int64_t offset) {
-  const RowIndex index = device_row(first, coefficients, width, counter, offset);
-  require(control, ScalarType::Int, "control");
-  require_with(first, control, "control");
-  STD_TORCH_CHECK(control.size(0) == coefficients.size(0) && control.size(1) == ControlColumns::width,
-                  "control must have a row of three for every row of the coefficients");
+  const RowIndex index = row_index(first, coefficients, width, counter, offset);
+  require_control(first, control, coefficients);
   return {coefficients.const_data_ptr<float>(), control.const_data_ptr<int32_t>(), index};
 }
 

@@ -6,12 +6,15 @@
 #include "cuda/normal.h"
 #include "cuda/rademacher.h"
 #include "torch/cuda.h"
+#include "torch/step_arguments.h"
 
 namespace ssf::torch_side {
 namespace {
 
 Tensor normal_cuda(const Tensor ids, int64_t run_seed, int64_t draw, int64_t elements, bool precise) {
-  const int64_t samples = ids.size(0);
+  const int64_t samples = batch_of(ids, "sample_ids");
+  require_draw(draw);
+  require_elements(elements);
   const cuda::Field made = field(ids, ids, samples, run_seed, draw, normal_noise(precise));
   Tensor out = new_matrix(ids, samples, elements, ScalarType::Float);
   float* values = out.mutable_data_ptr<float>();
@@ -20,7 +23,9 @@ Tensor normal_cuda(const Tensor ids, int64_t run_seed, int64_t draw, int64_t ele
 }
 
 Tensor rademacher_cuda(const Tensor ids, int64_t run_seed, int64_t draw, int64_t elements) {
-  const int64_t samples = ids.size(0);
+  const int64_t samples = batch_of(ids, "sample_ids");
+  require_draw(draw);
+  require_elements(elements);
   const cuda::Field made = field(ids, ids, samples, run_seed, draw, cuda::Noise::signs);
   Tensor out = new_matrix(ids, samples, elements, ScalarType::Float);
   float* values = out.mutable_data_ptr<float>();
@@ -31,18 +36,18 @@ Tensor rademacher_cuda(const Tensor ids, int64_t run_seed, int64_t draw, int64_t
 void hutchinson_dot_cuda(Tensor divergence, const Tensor tangent, const Tensor ids, const Tensor coefficients,
                          const MaybeTensor counter, int64_t offset, int64_t draw, bool signs, int64_t run_seed,
                          bool precise) {
-  require(divergence, ScalarType::Double, "divergence");
-  require_with(divergence, tangent, "tangent");
+  require_cuda(divergence, "divergence");
+  require_divergence(divergence, tangent);
+  require_draw(draw);
   cuda::HutchinsonDot at{};
   at.samples = tangent.size(0);
   at.elements = sample_elements(tangent);
-  STD_TORCH_CHECK(divergence.numel() == at.samples, "divergence must hold one number a sample");
-  at.divergence = divergence.mutable_data_ptr<double>();
-  at.tangent_type = network_type(tangent);
+  at.tangent_type = network_type(divergence, tangent, "tangent");
   at.tangent = tangent.const_data_ptr();
-  at.index = device_row(divergence, coefficients, DotColumns::width, counter, offset);
+  at.index = row_index(divergence, coefficients, DotColumns::width, counter, offset);
   at.coefficients = coefficients.const_data_ptr<float>();
   at.field = field(divergence, ids, at.samples, run_seed, draw, signs ? cuda::Noise::signs : normal_noise(precise));
+  at.divergence = divergence.mutable_data_ptr<double>();
   const int64_t parts = cuda::hutchinson_dot_parts(at.elements);
   const Tensor scratch = new_matrix(divergence, parts > 1 ? at.samples : 0, parts, ScalarType::Double);
   at.parts = parts > 1 ? scratch.mutable_data_ptr<double>() : nullptr;

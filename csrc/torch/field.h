@@ -11,8 +11,10 @@ using FieldKernel = void (*)(float*, int64_t, int64_t, const cpu::Field&);
 // Noise of the draw `draw` for each sample, (samples, elements) float32, computed by a CPU kernel.
 template <FieldKernel kernel>
 Tensor make_field(const Tensor& ids, int64_t run_seed, int64_t draw, int64_t elements) {
-  const int64_t samples = ids.size(0);
-  const int64_t* id = sample_ids(ids, samples);
+  const int64_t samples = batch_of(ids, "sample_ids");
+  const int64_t* id = sample_ids(ids, ids, samples);
+  require_draw(draw);
+  require_elements(elements);
   const std::array<int64_t, 2> shape{samples, elements};
   Tensor out = torch::stable::new_empty(ids, {shape.data(), shape.size()}, ScalarType::Float);
   float* values = out.mutable_data_ptr<float>();

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/fir_resample.h"
 
-#include <numeric>
-#include <string>
-#include <vector>
-
 #include "torch/arguments.h"
+#include "torch/filter.h"
 #include "torch/memory.h"
 
 namespace ssf::torch_side {
@@ -24,21 +21,22 @@ cpu::Scalar scalar_of(const Tensor& x) {
     case ScalarType::Half:
       return cpu::Scalar::kHalf;
     default:
-      STD_TORCH_CHECK(x.scalar_type() == ScalarType::Double,
-                      "fir_resample: x must be float32, bfloat16, float16 or float64");
+      check(x.scalar_type() == ScalarType::Double, "x is ", Shown{x},
+            "; it must be float32, bfloat16, float16 or float64");
       return cpu::Scalar::kDouble;
   }
 }
 
 Tensor fir_resample_cpu(const Tensor x, std::vector<double> taps, std::string direction, int64_t offset, double gain) {
-  STD_TORCH_CHECK(x.dim() == 4, "fir_resample: x must be (B, C, H, W)");
+  const cpu::Scalar scalar = scalar_of(x);
+  require_four(x, "x");
   const bool last = keeps_channels_last(x), up = direction == "up";
   const int64_t count = static_cast<int64_t>(taps.size()), channels = x.size(1);
-  STD_TORCH_CHECK(last || x.is_contiguous(), "fir_resample: x must be contiguous or channels_last");
-  STD_TORCH_CHECK(up || direction == "down", "fir_resample: the direction must be up or down");
-  STD_TORCH_CHECK(up || (x.size(2) % 2 == 0 && x.size(3) % 2 == 0), "fir_resample: down halves even sizes only");
-  STD_TORCH_CHECK(count >= 2 && count <= cpu::kMaxTaps && offset >= 0 && offset < count,
-                  "fir_resample: there must be 2 to 12 taps and an offset below their number");
+  check(last || x.is_contiguous(), "x is ", Shown{x}, "; it must be contiguous or channels_last");
+  require_memory(x, x.scalar_type(), "x");
+  check(up || direction == "down", "direction is '", direction, "'; it must be 'up' or 'down'");
+  const double sum = require_filter(x, taps, direction);
+  require_range(offset, 0, count - 1, "offset");
 
   cpu::FirResample op{last ? x.size(0) : x.size(0) * channels,
                       x.size(2),
@@ -49,12 +47,10 @@ Tensor fir_resample_cpu(const Tensor x, std::vector<double> taps, std::string di
                       static_cast<int>(offset),
                       {},
                       {}};
-  const double sum = std::accumulate(taps.begin(), taps.end(), 0.0);
   for (int64_t t = 0; t < count; ++t) {
     op.row_taps[t] = taps[t] / sum;
     op.column_taps[t] = gain * op.row_taps[t];
   }
-  const cpu::Scalar scalar = scalar_of(x);
   const Tensor out = images({x.size(0), channels, op.out_height(), op.out_width()}, last, x.scalar_type());
   if (out.numel() == 0) return out;
 

@@ -3,20 +3,21 @@
 
 #include <vector>
 
-#include "torch/arguments.h"
+#include "torch/step_arguments.h"
 
 namespace ssf::torch_side {
 namespace {
 
 void hutchinson_dot_cpu(Tensor divergence, const Tensor tangent, const Tensor ids, const Tensor coefficients,
                         const MaybeTensor counter, int64_t offset, int64_t draw, bool signs, int64_t run_seed, bool) {
-  require(divergence, ScalarType::Double, "divergence");
+  require_divergence(divergence, tangent);
+  require_draw(draw);
   const int64_t samples = tangent.size(0), elements = sample_elements(tangent);
-  STD_TORCH_CHECK(divergence.numel() == samples, "divergence must hold one number a sample");
-  const cpu::Dtype dtype = network_dtype(tangent);
+  const cpu::Dtype dtype = network_dtype(divergence, tangent, "tangent");
   const void* values = tangent.const_data_ptr();
-  const int64_t* id = sample_ids(ids, samples);
-  const float* row = host_row(coefficients, DotColumns::width, row_index(coefficients, counter, offset));
+  const int64_t* id = sample_ids(divergence, ids, samples);
+  const RowIndex index = row_index(divergence, coefficients, DotColumns::width, counter, offset);
+  const float* row = host_coefficients(coefficients, DotColumns::width, host_row(index));
   const int64_t pieces = std::max<int64_t>(1, (elements + kPiece - 1) / kPiece);
   std::vector<double> partial(samples * pieces);
   over_pieces(samples, elements, [&](int64_t sample, int64_t begin, int64_t end) {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "torch/arguments.h"
+#include "torch/step_arguments.h"
 
 namespace ssf::torch_side {
 namespace {
@@ -19,17 +19,19 @@ struct Scores {
   uint32_t draw;
   const int64_t* ids;
 
-  Scores(const Tensor& output, const Tensor& sample_ids_, const Tensor& coefficients, const Tensor& control,
+  Scores(const Tensor& output_, const Tensor& sample_ids_, const Tensor& coefficients, const Tensor& control,
          const MaybeTensor& counter, int64_t offset, int64_t run_seed)
-      : output(output.const_data_ptr()),
-        dtype(network_dtype(output)),
-        samples(output.size(0)),
-        elements(sample_elements(output)),
+      : dtype(network_dtype(output_, output_, "network_output")),
+        samples(batch_of(output_, "network_output")),
+        elements(sample_elements(output_)),
         run_seed(static_cast<uint64_t>(run_seed)),
-        ids(sample_ids(sample_ids_, output.size(0))) {
-    const RowIndex index = row_index(coefficients, counter, offset);
-    row = host_row(coefficients, Columns::width, index);
-    draw = static_cast<uint32_t>(host_control(control, index)[ControlColumns::draw]);
+        ids(sample_ids(output_, sample_ids_, samples)) {
+    const RowIndex index = row_index(output_, coefficients, Columns::width, counter, offset);
+    require_control(output_, control, coefficients);
+    const int64_t number = host_row(index);
+    row = host_coefficients(coefficients, Columns::width, number);
+    draw = static_cast<uint32_t>(host_control(control, number)[ControlColumns::draw]);
+    output = output_.const_data_ptr();
   }
 
   cpu::Score operator()(int64_t sample) const {
@@ -62,8 +64,6 @@ float step_size(const Scores& scores, double norms_ratio_squared) {
 
 void step_by(const Scores& scores, const std::vector<cpu::Norms>& sums, const float* kept, bool per_sample,
              Tensor& state) {
-  require(state, ScalarType::Float, "state");
-  STD_TORCH_CHECK(state.numel() == scores.samples * scores.elements, "the state must be like the network's output");
   double score = 0, noise = 0;
   for (const cpu::Norms& sum : sums) {
     score += std::sqrt(sum.score);
@@ -95,9 +95,9 @@ Tensor norms_cpu(const Tensor output, const Tensor ids, const Tensor coefficient
 void step_cpu(Tensor state, const Tensor output, const Tensor norms, const Tensor ids, const Tensor coefficients,
               const Tensor control, const MaybeTensor counter, int64_t offset, bool per_sample, int64_t run_seed,
               bool) {
+  require_langevin_state(state, output);
   const Scores scores(output, ids, coefficients, control, counter, offset, run_seed);
-  require(norms, ScalarType::Float, "norms");
-  STD_TORCH_CHECK(norms.numel() == 2 * scores.samples, "langevin_step: there must be two norms a sample");
+  require_norms(output, norms, scores.samples);
   const float* values = norms.const_data_ptr<float>();
   std::vector<cpu::Norms> sums(scores.samples);
   for (int64_t sample = 0; sample < scores.samples; ++sample)
@@ -107,8 +107,6 @@ void step_cpu(Tensor state, const Tensor output, const Tensor norms, const Tenso
 
 // Computes norms and step sample by sample, while the noise is in the L1 cache.
 void step_sample_by_sample(const Scores& scores, Tensor& state) {
-  require(state, ScalarType::Float, "state");
-  STD_TORCH_CHECK(state.numel() == scores.samples * scores.elements, "the state must be like the network's output");
   float* values = state.mutable_data_ptr<float>();
   const int64_t grain = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, scores.elements));
   torch::stable::parallel_for(0, scores.samples, grain, [&](int64_t first, int64_t last) {
@@ -125,6 +123,7 @@ void step_sample_by_sample(const Scores& scores, Tensor& state) {
 // generates it.
 void langevin_cpu(Tensor state, const Tensor output, const Tensor ids, const Tensor coefficients, const Tensor control,
                   const MaybeTensor counter, int64_t offset, bool per_sample, int64_t run_seed, bool) {
+  require_langevin_state(state, output);
   const Scores scores(output, ids, coefficients, control, counter, offset, run_seed);
   if (per_sample && scores.elements <= kPiece) return step_sample_by_sample(scores, state);
   const std::array<int64_t, 2> shape{scores.samples, scores.elements};

@@ -8,27 +8,32 @@ namespace {
 
 void project_cpu(Tensor state, const Tensor known, const Tensor mask, const Tensor ids, const Tensor coefficients,
                  const Tensor control, const MaybeTensor counter, int64_t offset, bool pairs, int64_t run_seed, bool) {
-  require(state, ScalarType::Float, "state");
-  require(known, ScalarType::Float, "known");
-  require(mask, ScalarType::Bool, "mask");
-  STD_TORCH_CHECK(state.dim() == 4 && known.dim() == 4 && known.size(0) == state.size(0), "both must be (B, C, H, W)");
-  STD_TORCH_CHECK(mask.numel() == known.numel(), "mask must be like known");
+  require(state, state, ScalarType::Float, "state");
+  require(state, known, ScalarType::Float, "known");
+  require(state, mask, ScalarType::Bool, "mask");
+  require_four(state, "state");
+  require_four(known, "known");
+  require_shape_of(known, "known", mask, "mask");
   cpu::Projection p{};
-  const int64_t image[3] = {state.size(1) / (pairs ? 2 : 1), state.size(2), state.size(3)};
+  const int64_t halves = pairs ? 2 : 1;
+  bool fits = known.size(0) == state.size(0);
   for (int i = 0; i < 3; ++i) {
     p.means[i] = known.size(i + 1);
-    STD_TORCH_CHECK(p.means[i] > 0 && image[i] % p.means[i] == 0, "the state must consist of equal blocks");
-    p.block[i] = image[i] / p.means[i];
+    const int64_t size = state.size(i + 1), means = p.means[i] * (i == 0 ? halves : 1);
+    fits = fits && means > 0 && size % means == 0;
+    p.block[i] = fits ? size / means : 0;
   }
-  STD_TORCH_CHECK(state.numel() == state.size(0) * p.count() * p.block_size() * (pairs ? 2 : 1),
-                  "a pair has two halves");
-  p.state = state.mutable_data_ptr<float>();
+  check(fits, "known is ", Shown{known}, "; it must hold the means over equal blocks of state, which is ", Shown{state},
+        pairs ? " with two halves" : "");
+  p.sample_ids = sample_ids(state, ids, state.size(0));
+  const RowIndex index = row_index(state, coefficients, LevelColumns::width, counter, offset);
+  require_control(state, control, coefficients);
+  const int64_t row = host_row(index);
+  p.row = host_coefficients(coefficients, LevelColumns::width, row);
+  p.draw = static_cast<uint32_t>(host_control(control, row)[ControlColumns::draw]);
   p.known = known.const_data_ptr<float>();
-  p.mask = static_cast<const bool*>(mask.const_data_ptr());
-  p.sample_ids = sample_ids(ids, state.size(0));
-  const RowIndex index = row_index(coefficients, counter, offset);
-  p.row = host_row(coefficients, LevelColumns::width, index);
-  p.draw = static_cast<uint32_t>(host_control(control, index)[ControlColumns::draw]);
+  p.mask = static_cast<const uint8_t*>(mask.const_data_ptr());
+  p.state = state.mutable_data_ptr<float>();
   p.run_seed = static_cast<uint64_t>(run_seed);
   p.pairs = pairs;
   over_pieces(state.size(0), p.count(),

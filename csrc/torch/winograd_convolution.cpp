@@ -35,34 +35,34 @@ void convolve(const Tensor& x, const Tensor& u, const MaybeTensor& bias, const M
 }
 
 Tensor winograd_convolution_cpu(const Tensor x, const Tensor u, MaybeTensor bias, MaybeTensor residual, double scale) {
-  STD_TORCH_CHECK(x.dim() == 4 && is_channels_last(x), "winograd_convolution: x must be (B, C, H, W) in channels_last");
-  require(u, ScalarType::Float, "winograd_convolution: the weights");
-  STD_TORCH_CHECK(u.dim() == 4 && u.size(0) == cpu::kWinogradPoints && u.size(2) == x.size(1) &&
-                      u.size(3) == cpu::kWinogradPanel && x.size(1) % 8 == 0,
-                  "winograd_convolution: the weights do not fit x");
+  const ScalarType dtype = x.scalar_type();
+  check(dtype == ScalarType::Float || dtype == ScalarType::BFloat16 || dtype == ScalarType::Half, "x is ", Shown{x},
+        "; it must be float32, bfloat16 or float16");
+  require_four(x, "x");
+  check(is_channels_last(x), "x is ", Shown{x}, "; it must be channels_last");
+  require_memory(x, dtype, "x");
+  require(x, u, ScalarType::Float, "weight");
+  require_four(u, "weight");
+  check(u.size(0) == cpu::kWinogradPoints && u.size(2) == x.size(1) && u.size(3) == cpu::kWinogradPanel &&
+            x.size(1) % 8 == 0,
+        "weight is ", Shown{u}, "; for x of ", x.size(1), " channels it must be (", cpu::kWinogradPoints, ", K / ",
+        cpu::kWinogradPanel, ", ", x.size(1), ", ", cpu::kWinogradPanel, "), with channels in multiples of 8");
   const int64_t channels = u.size(1) * cpu::kWinogradPanel;
   if (bias) {
-    require(*bias, ScalarType::Float, "winograd_convolution: the bias");
-    STD_TORCH_CHECK(bias->numel() == channels, "winograd_convolution: the bias does not fit the weights");
+    require(x, *bias, ScalarType::Float, "bias");
+    check(bias->dim() == 1 && bias->size(0) == channels, "bias is ", Shown{*bias}, "; it must be (", channels, ",)");
   }
-  const Tensor y = images({x.size(0), channels, x.size(2), x.size(3)}, true, x.scalar_type());
-  STD_TORCH_CHECK(!residual || (residual->scalar_type() == x.scalar_type() && residual->numel() == y.numel() &&
-                                is_channels_last(*residual)),
-                  "winograd_convolution: the residual does not fit");
+  const Tensor y = images({x.size(0), channels, x.size(2), x.size(3)}, true, dtype);
+  if (residual) {
+    check(residual->scalar_type() == dtype && same_shape(*residual, y) && is_channels_last(*residual), "residual is ",
+          Shown{*residual}, "; it must be channels_last like the result, which is ", Shown{y});
+    require_with(x, *residual, "residual");
+    require_memory(*residual, dtype, "residual");
+  }
   if (y.numel() == 0) return y;
-  switch (x.scalar_type()) {
-    case ScalarType::Float:
-      convolve<float>(x, u, bias, residual, scale, y);
-      break;
-    case ScalarType::BFloat16:
-      convolve<cpu::BFloat16>(x, u, bias, residual, scale, y);
-      break;
-    case ScalarType::Half:
-      convolve<cpu::Half>(x, u, bias, residual, scale, y);
-      break;
-    default:
-      STD_TORCH_CHECK(false, "winograd_convolution: x must be float32, bfloat16 or float16");
-  }
+  if (dtype == ScalarType::Float) convolve<float>(x, u, bias, residual, scale, y);
+  if (dtype == ScalarType::BFloat16) convolve<cpu::BFloat16>(x, u, bias, residual, scale, y);
+  if (dtype == ScalarType::Half) convolve<cpu::Half>(x, u, bias, residual, scale, y);
   return y;
 }
 

@@ -15,9 +15,8 @@ from scoresde_fast.data.dataset_json import LABELS, find_labels
 from scoresde_fast.data.file_names import PassedOver, is_image
 from scoresde_fast.data.images import Images, Item, corrupt_file_errors, decode_item
 from scoresde_fast.data.limits import read_file, require_size
+from scoresde_fast.data.sample_sets import MANIFEST, SET_FILES, require_complete, require_own, set_seeds
 
-SET_FILES = (MANIFEST := "samples.json", "samples.sha256")
-"""Files of a set of samples beside its images."""
 _SEED = re.compile(r"(?:^|/)(\d{6,})\.\w+$", re.ASCII)
 
 
@@ -25,12 +24,17 @@ def open_folder(folder: Path, conversion: Conversion) -> Images:
     """Open the images in a folder and its subfolders, in the order of `_ordered_with_labels`.
 
     Raises:
-        ValueError: there are no images, or ``dataset.json`` has no valid labels.
+        ValueError: there are no images, or ``dataset.json`` has no valid labels; or the folder is a set of samples that
+            is incomplete or has images of others.
     """
     names = list(_walk(folder, "", ()))
-    if is_set := MANIFEST in names:
+    seeds = set_seeds(folder / MANIFEST)
+    if seeds is not None:
         names = [name for name in names if name not in SET_FILES]
-    files, passed_over = _listed(names, str(folder), lambda name: read_file(folder / name, name), classes=not is_set)
+    files, passed_over = _listed(names, str(folder), lambda name: read_file(folder / name, name), classes=seeds is None)
+    if seeds is not None:
+        require_own(str(folder), [name for name, _ in files], seeds)
+        require_complete(str(folder), len(files), seeds)
 
     def item(index: int) -> Item:
         name, label = files[index]

@@ -15,6 +15,7 @@ from scoresde_fast.data.image_files import open_folder, open_zip
 from scoresde_fast.data.images import ImageBatch, Images, Item, decode
 from scoresde_fast.data.limits import read_file
 from scoresde_fast.data.public_sets import SETS, is_official, open_official, open_set
+from scoresde_fast.data.sample_sets import MANIFEST, require_complete, set_seeds
 from scoresde_fast.data.shards import SHARD_SUFFIXES, is_shard, open_shards
 from scoresde_fast.errors import unknown_message
 
@@ -54,7 +55,7 @@ def open_images(source: str, *, trust_pickle: bool = False) -> Images:
         trust_pickle: allow pickles with arbitrary objects; these can execute arbitrary code.
 
     Raises:
-        ValueError: the data set or format is unknown, or the source is empty or corrupt.
+        ValueError: the data set or format is unknown, or the source is empty, corrupt or an incomplete set.
         FileNotFoundError: there is no such file.
     """
     name, conversion = parse_conversion(source)
@@ -64,7 +65,7 @@ def open_images(source: str, *, trust_pickle: bool = False) -> Images:
     if dataset in SETS:
         return open_set(dataset, split, conversion, trust_pickle=trust_pickle)
     if is_shard(name) and not Path(name).exists():
-        return open_shards(name, conversion)
+        return _complete(Path(name), open_shards(name, conversion))
     path, split = _parse_split(name)
     check_exists(path, name)
     if is_official(path):
@@ -74,11 +75,18 @@ def open_images(source: str, *, trust_pickle: bool = False) -> Images:
     if path.is_dir():
         return open_folder(path, conversion)
     if is_shard(name):
-        return open_shards(name, conversion)
+        return _complete(path, open_shards(name, conversion))
     if (suffix := path.suffix.lower()) not in READERS:
         suffixes = ", ".join((*READERS, *SHARD_SUFFIXES))
         raise ValueError(f"{name} cannot be read; use a data set, a folder of images, or a {suffixes} file")
-    return READERS[suffix](path, conversion)
+    return _complete(path, READERS[suffix](path, conversion))
+
+
+def _complete(path: Path, images: Images) -> Images:
+    """Return the images of an archive; raise ValueError if it is a set of samples that lacks some."""
+    if (seeds := set_seeds(path.with_name(f"{path.name}.{MANIFEST}"))) is not None:
+        require_complete(str(path), images.count, seeds)
+    return images
 
 
 def open_image_file(source: str) -> Images:

@@ -256,9 +256,9 @@ def test_every_suffix_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert open_images(str(tmp_path / "photos")).count == len(kinds)
     (message,) = (str(warning.message) for warning in caught)
     assert f"{tmp_path}/photos: 3 files are passed over (2 .heic, 1 .avif)" in message and ".jfif" in message
-    assert main(["inpaint", "digits-vp", str(tmp_path / "photos"), "--mask", f"{tmp_path}/none.png"]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == f"scoresde-fast: {message}" and "no such file" in lines[1] and len(lines) == 2
+    with pytest.warns(DataWarning, match="3 files are passed over"):
+        assert main(["inpaint", "digits-vp", str(tmp_path / "photos"), "--mask", f"{tmp_path}/none.png"]) == 2
+    assert "no such file" in capsys.readouterr().err
 
 
 def test_loops_of_folders(tmp_path: Path) -> None:

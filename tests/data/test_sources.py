@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import tarfile
 import tracemalloc
 from collections.abc import Callable, Iterable, Mapping
@@ -23,8 +24,8 @@ from scoresde_fast.data.images import Images
 from scoresde_fast.data.in_memory import read_data, training_data
 from scoresde_fast.data.sources import open_images
 from scoresde_fast.errors import DataWarning
-from scoresde_fast.generate import generate
-from tests.support.stub_sampler import StubSampler
+from scoresde_fast.generate import Shard, generate
+from tests.support.stub_sampler import OUTS, StubSampler
 
 pytestmark = pytest.mark.same_everywhere
 
@@ -156,13 +157,35 @@ class TestNames:
         assert self.read(self.path(tmp_path, pack, names)) == (names, [0, 0, 1])
 
 
-def test_sets_of_samples(tmp_path: Path) -> None:
-    """In a folder with samples.json, subfolders are not classes, and the files of the set are not passed over."""
-    folder_of(
-        tmp_path, {"samples.sha256": b"", "samples.json": b"{}", "a/x.png": FILES[NAMES[0]], "b/y.png": FILES[NAMES[1]]}
-    )
-    (batch,) = open_images(str(tmp_path)).batches(8)
-    assert batch.names == ["a/x.png", "b/y.png"] and batch.labels is None
+def test_folders_with_a_manifest_of_something_else(tmp_path: Path) -> None:
+    """A samples.json of another program is a file as any other, which is passed over."""
+    folder_of(tmp_path, {"samples.json": b"{}", "a/x.png": FILES[NAMES[0]], "b/y.png": FILES[NAMES[1]]})
+    with pytest.warns(DataWarning, match="1 file is passed over"):
+        (batch,) = open_images(str(tmp_path)).batches(8)
+    assert batch.labels is not None and batch.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_incomplete_sets(tmp_path: Path, out: str) -> None:
+    """A set of samples counts only as a whole, and a file that is not of the set does not count."""
+    path, seeds = tmp_path / out, range(40)
+    generate(StubSampler(), seeds, path, batch_size=8, shard=Shard(0, 2), progress=False)
+    if out == "set":
+        with pytest.raises(ValueError, match="has 24 of the 40 images that its manifest lists; finish the set"):
+            open_images(str(path))
+    generate(StubSampler(), seeds, path, batch_size=8, progress=False)
+    assert open_images(str(path)).count == 40
+    if out == "set":
+        for name in ("000/000000 (1).png", "000/000050.png", "000000.png", "mine.png"):
+            (path / name).write_bytes((path / "000/000000.png").read_bytes())
+            with pytest.raises(ValueError, match=re.escape(f"{name} is not an image of the set")):
+                open_images(str(path))
+            (path / name).unlink()
+    else:
+        manifest = path.with_name(f"{out}.samples.json")
+        manifest.write_text(manifest.read_text().replace('"0-39"', '"0-49"'))
+        with pytest.raises(ValueError, match="has 40 of the 50 images"):
+            open_images(str(path))
 
 
 def test_labels_of_shards(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Likelihood(FlowCommand):
 
     data: Data
     out: Path = Path("results.jsonl")
-    """Output file; the settings are written to STEM.settings.json beside it."""
+    """Output file; the settings are written to OUT.settings.json beside it."""
     probes: int = 1
     """Number of random probes that estimate the divergence of an image; two or more also give a standard error."""
     probe: Literal["rademacher", "normal", "exact"] = "rademacher"

@@ -19,6 +19,7 @@ from scoresde_fast.files import make_folder
 from scoresde_fast.flow.likelihood import Likelihood, LikelihoodEstimator
 from scoresde_fast.generate.manifest import Json, Manifest, data_sha256, environment
 from scoresde_fast.generate.seeds import SeedSet, check_seeds
+from scoresde_fast.generate.stores import beside
 from scoresde_fast.sdes import CLDSDE
 
 
@@ -59,7 +60,7 @@ def write_likelihoods(
     first_seed: int = 0,
     limit: int | None = None,
 ) -> Summary:
-    """Write one line per sample to ``out``, after each batch, and the settings to ``STEM.settings.json`` beside it.
+    """Write one line per sample to ``out``, after each batch, and the settings to ``OUT.settings.json`` beside it.
 
     A line contains ``name``, ``seed``, ``bits_per_dim`` (8-bit images only), ``log_density`` in nats, its
     ``standard_error`` (several probes only), and ``evaluations``.  Existing lines are kept.  If a line is
@@ -83,7 +84,7 @@ def write_likelihoods(
         raise ValueError(f"limit is {limit}; it must be at least 1")
     count = len(data) if limit is None else min(limit, len(data))
     seeds = check_seeds(range(first_seed, first_seed + count))
-    flow, settings_path = estimator.flow, out.with_name(f"{out.stem}.settings.json")
+    flow, settings_path = estimator.flow, beside(out, ".settings.json")
     probes = None if flow.probes is None else asdict(flow.probes)
     configuration = {
         "data_sha256": data_sha256(data),

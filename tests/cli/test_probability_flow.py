@@ -97,7 +97,7 @@ def test_a_killed_run_continues(
     lines = whole_run["results.jsonl"].splitlines(keepends=True)
     torn = lines[kept][:20] if kept < COUNT else b""
     (tmp_path / "results.jsonl").write_bytes(b"".join(lines[:kept]) + torn)
-    (tmp_path / "results.settings.json").write_bytes(whole_run["results.settings.json"])
+    (tmp_path / "results.jsonl.settings.json").write_bytes(whole_run["results.jsonl.settings.json"])
     summary = write(estimator, tmp_path / "results.jsonl")
     assert (summary.made, summary.found) == (COUNT - kept, kept)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole_run
@@ -187,7 +187,7 @@ def test_another_batch_size_continues(tmp_path: Path, whole_run: dict[str, bytes
     [
         (b'{"seed": 0}\n', True, "line 1 of .* is not the result of seed 0"),
         (b"text\n", True, "line 1 of .* is not the result of seed 0"),
-        (b"a shopping list", False, "results.jsonl has results but no results.settings.json"),
+        (b"a shopping list", False, "results.jsonl has results but no results.jsonl.settings.json"),
     ],
     ids=["lines", "text", "foreign"],
 )
@@ -202,7 +202,7 @@ def test_other_files_are_unchanged(
     """A file without results is refused and left unchanged."""
     (tmp_path / "results.jsonl").write_bytes(content)
     if settings:
-        (tmp_path / "results.settings.json").write_bytes(whole_run["results.settings.json"])
+        (tmp_path / "results.jsonl.settings.json").write_bytes(whole_run["results.jsonl.settings.json"])
     with pytest.raises(ValueError, match=message):
         write(estimator, tmp_path / "results.jsonl")
     assert (tmp_path / "results.jsonl").read_bytes() == content

@@ -75,7 +75,7 @@ def test_option_of_the_originals_for_preemption(tmp_path: Path) -> None:
         if step == 7:
             break
     assert Trainer(options, tmp_path).step == 6 and not snapshots(tmp_path)
-    with pytest.raises(ValueError, match="snapshot_freq_for_preemption is 0; it must be greater than 0"):
+    with pytest.raises(ValueError, match="snapshot_freq_for_preemption is 0; it must be from 1"):
         points(snapshot_freq_for_preemption=0)
     official = load_config("ve/ffhq_256_ncsnpp_continuous").training
     assert official.snapshot_freq_for_preemption == 5000

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scoresde_fast.files import appending, replacing
+from scoresde_fast.files import appending, read_file, replacing
 from scoresde_fast.generate.seeds import SeedSet
 from scoresde_fast.generate.stores import Store, Stored
 
@@ -51,8 +51,8 @@ class Digests:
         """Read the digests of a set; there are none if it has no such file, and damaged lines are ignored."""
         digests = cls()
         try:
-            text = store.digests.read_bytes().decode(errors="surrogateescape")
-        except FileNotFoundError:
+            text = read_file(store.digests).decode(errors="surrogateescape")
+        except (FileNotFoundError, ValueError):  # a link or special file in its place has no digests
             return digests
         for match in _LINE.finditer(text):
             value, name = match.groups()
@@ -75,7 +75,7 @@ class Digests:
         """Write the digests in the order of the seeds, atomically; do nothing if the file has them already."""
         names = {store.name_of(seed): self.images[seed] for seed in sorted(self.images)}
         content = _lines({**names, **dict(sorted(self.files.items()))})
-        if not store.digests.exists() or store.digests.read_bytes() != content:
+        if not store.digests.is_file() or store.digests.read_bytes() != content:
             with replacing(store.digests) as file:
                 file.write(content)
 

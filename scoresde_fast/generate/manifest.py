@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from scoresde_fast import __version__
-from scoresde_fast.files import make_folder, replacing, write_error
+from scoresde_fast.files import make_folder, read_file, replacing, write_error
 from scoresde_fast.generate.digests import append_digests
 from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
 from scoresde_fast.generate.stores import Store
@@ -97,7 +97,7 @@ class Manifest:
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise ValueError(f"it has more than {MAX_BYTES} bytes")
-            text = path.read_text(encoding="utf-8")
+            text = read_file(path).decode()
             content = json.loads(text)
             sha256 = content.pop("sha256", None)
             if text != _text(content) if sha256 is not None else not content.keys() <= FIRST_ENTRIES:

@@ -164,7 +164,7 @@ class _SetWriter:
                 f"{store.out} would have {total} images, but a .{store.format} has at most {store.max_images}: use "
                 ".tar or a folder"
             )
-        finished = not store.work.exists() and store.digests.exists() and (store.grid.exists() or not grid)
+        finished = not store.work.exists() and store.digests.is_file() and (store.grid.exists() or not grid)
         if finished and not len(manifest.missing()) and not len(mine - store.present()):
             return Report(made=0, found=len(mine), nfe=self.sampler.nfe, look_at=store.grid if grid else store.out)
         make_folder(store.manifest.parent)

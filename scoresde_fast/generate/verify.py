@@ -103,7 +103,7 @@ def verify(out: str | Path, on_image: Callable[[int], object] = lambda total: No
     requested, digests = manifest.all_seeds(), Digests.read(store)
     present = store.present(ignore_broken=True)
     expected = present & requested
-    recorded = store.digests.exists()
+    recorded = store.digests.is_file()
     damaged: dict[int, str] = {}
     damaged_files: dict[Path, str] = {}
     proved: dict[int, str] = {}  # seed -> digest

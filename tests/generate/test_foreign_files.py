@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from scoresde_fast.files import UNFINISHED, appending, replacing, write_atomically
 from scoresde_fast.generate import Shard, generate
+from scoresde_fast.generate.manifest import DamagedManifestError
 from scoresde_fast.generate.stores import open_store
 from scoresde_fast.generate.verify import repair, verify
 from tests.support.stub_sampler import OUTS, StubSampler, files
@@ -173,3 +175,30 @@ def test_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path / "here")
     make(Path())
     assert verify(".").sound and (tmp_path / "here.grid.png").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "dangling link", "endless link"])
+@pytest.mark.parametrize("out", OUTS)
+def test_special_files_in_the_place_of_any_file(tmp_path: Path, out: str, kind: str) -> None:
+    """Nothing hangs or reads without end, whatever stands in the place of any file of a set; a repair restores it."""
+    make(tmp_path / out)
+    before = files(tmp_path)
+    for name in before:
+        path = tmp_path / name
+        path.unlink()
+        if kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to(tmp_path / "nowhere" if kind == "dangling link" else "/dev/zero")
+        if not name.endswith(".grid.png"):
+            with contextlib.suppress(DamagedManifestError, FileNotFoundError):  # in the place of the manifest
+                assert not verify(tmp_path / out).sound
+        if name.endswith("samples.json"):
+            path.unlink()
+            path.write_bytes(before[name])
+        else:
+            repair(StubSampler(), tmp_path / out, verify(tmp_path / out), batch_size=2)
+        if name.endswith(".grid.png") and kind != "dangling link":
+            path.unlink()
+            make(tmp_path / out)
+        assert files(tmp_path) == before, name

@@ -151,7 +151,7 @@ class Archive(Store):
         return [path for path in self.work.glob("*") if path not in own and not is_ignored(path.name)]
 
     def _parts(self) -> list[Path]:
-        return sorted(self.work.glob(f"part-*{self.part_suffix}"))
+        return sorted(path for path in self.work.glob(f"part-*{self.part_suffix}") if path.is_file())
 
     def _write_part(self, seeds: Sequence[int], images: Iterable[Stored], *, sync: bool) -> int:
         digest = hashlib.sha256(str(list(seeds)).encode()).hexdigest()[:8]

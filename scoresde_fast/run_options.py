@@ -28,7 +28,8 @@ class RunOptions:
             line.
         precision: Precision of the network; auto: bf16 on a GPU that supports it, fp32 on a CPU or with an adaptive
             solver. State, coefficients and noise are always float32.
-        strict: Make images bit-identical for any batch size, any other seeds and any number of CPU threads.
+        strict: Make images bit-identical for any batch size, any other seeds and any number of CPU threads; auto: with
+            adaptive solvers, likelihoods and codes, which otherwise amplify differences of rounding.
         compile: Compile the network; auto: on a GPU. A network whose gradient a condition needs is not compiled.
         capture: Capture the loop as CUDA graphs; auto: on a GPU.
         backend: Implementation of noise and steps: auto (the fastest available), triton, cuda, cpu or reference;
@@ -39,7 +40,7 @@ class RunOptions:
     batch_size: int | Literal["auto"] = 64
     device: str | None = None
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    strict: bool = False
+    strict: bool | Literal["auto"] = "auto"
     compile: bool | Literal["auto"] = "auto"
     capture: bool | Literal["auto"] = "auto"
     backend: str | None = None

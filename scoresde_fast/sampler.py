@@ -149,7 +149,7 @@ class Sampler:
             **{DESCRIPTION_KEYS.get(name, name): value for name, value in asdict(self.options).items()},
             "run_seed": self.run_options.run_seed,
             "precision": self.runner.precision,
-            "strict": self.run_options.strict,
+            "strict": self.runner.strict,
             **self.inputs.describe(),
             **({"condition": [condition.describe() for condition in self.conditions]} if self.conditions else {}),
         }

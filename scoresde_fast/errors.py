@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 from importlib.util import find_spec
+from typing import SupportsFloat, SupportsIndex
 
 IMPORT_NAMES = {"scikit-learn": "sklearn", "torch-fidelity": "torch_fidelity"}
 """Import names of packages whose name on PyPI differs."""
@@ -33,8 +35,17 @@ def unknown_message(kind: str, value: object, allowed: Iterable[str]) -> str:
     names = sorted(allowed)
     synonym = SYNONYMS.get(str(value))
     closest = synonym if synonym in names else _closest(str(value), names)
-    problem = f"unknown {kind} {value!r}" + (f" - did you mean {closest!r}?" if closest else ";")
+    problem = f"unknown {kind} {shortened(value)}" + (f" - did you mean {closest!r}?" if closest else ";")
     return f"{problem} choose from: {', '.join(names)}"
+
+
+def shortened(value: object) -> str:
+    """Return the ``repr`` of a value in one line of at most 80 characters, for a message."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # an integer with more digits than Python prints
+        text = f"of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def require_packages(purpose: str, *packages: str) -> None:
@@ -46,23 +57,28 @@ def require_packages(purpose: str, *packages: str) -> None:
         )
 
 
-def require_positive(name: str, value: float) -> None:
-    """Raise ``ValueError`` unless ``value`` is finite and greater than 0."""
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} is {value}; it must be a finite number greater than 0")
+def require_positive(name: str, value: object) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number greater than 0."""
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat) or not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} is {shortened(value)}; it must be a finite number greater than 0")
 
 
 def require_integer(name: str, value: object, least: int) -> None:
     """Raise ``ValueError`` unless ``value`` is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or operator.index(value) < least:
+        raise ValueError(f"{name} is {shortened(value)}; it must be an integer of at least {least}")
 
 
 def _closest(value: str, names: list[str]) -> str | None:
-    """Return the name closest to ``value``, as a whole or by its start; None for a number or if no name is close."""
+    """Return the name closest to ``value``, as a whole or by its start; None for a number or if no name is close.
+
+    Capital letters count as small ones, and "+" as the letter p of the solvers' names.
+    """
+    if value not in names:
+        value = value.casefold().replace("+", "p")
 
     def similarity(name: str) -> float:
-        return max(SequenceMatcher(None, value, part).ratio() for part in (name, name[: len(value) + 1]))
+        return max(SequenceMatcher(None, value, part.casefold()).ratio() for part in (name, name[: len(value) + 1]))
 
     def shared_letters(name: str) -> int:
         return (Counter(value) & Counter(name)).total()  # transposed letters count as shared

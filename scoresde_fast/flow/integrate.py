@@ -57,7 +57,7 @@ class Tolerances:
             if not (value >= least and value > 0 and math.isfinite(value)):
                 bound = f"of at least {least:g}" if least else "greater than 0"
                 raise ValueError(f"{name} is {value}; it must be a finite number {bound}")
-        require_norm("error norm", self.norm)
+        require_norm("error_norm", self.norm)
 
     def measure(self, values: Tensor, before: Tensor, after: Tensor) -> Tensor:
         """Return the RMS (B,) of ``values`` (B, N) relative to the tolerance for the states at both ends of a step."""

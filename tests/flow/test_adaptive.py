@@ -145,8 +145,7 @@ def test_equal_seeds_of_different_data() -> None:
 
 
 def test_padding_cannot_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Samples that fill the gaps of a chunk take no steps: a network that fails on them stops no run, and none is added
-    to the evaluations."""
+    """Samples that fill the gaps of a chunk take no steps, so that a network that fails on them stops no run."""
     monkeypatch.setitem(CHUNK_PIXELS, "cpu", 4 * CHUNK_SHARE * 4)  # chunks of four
     model = sf.GaussianMixture.gaussian(VPSDE(), MEAN, STD, (1, 2, 2))
     score = model.network.forward

@@ -13,6 +13,9 @@ from typing import SupportsFloat, SupportsIndex
 
 IMPORT_NAMES = {"scikit-learn": "sklearn", "torch-fidelity": "torch_fidelity"}
 """Import names of packages whose name on PyPI differs."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+INTERRUPTED_MESSAGE = "scoresde-fast: interrupted; run the same command again to continue"
 RENAMED = {"flow": "probability_flow", "parity": "original"}
 """Former option names and the new ones; using a former name raises an error that gives the new one."""
 

@@ -115,8 +115,8 @@ class ScoreFunction(nn.Module):
     def score(self, x: Tensor, t: Tensor | float, **inputs: Tensor) -> Tensor:
         """Return grad_x log p_t(x) for a time per sample: (B, *state_shape), (B,) -> (B, *image_shape).
 
-        A single time is that of all samples.  On CLD ``x`` is position and velocity, and the score is that of the velocity.  ``inputs`` (B, ...) are those of
-        a conditional network.
+        A single time is that of all samples.  On CLD ``x`` is position and velocity, and the score is that of the
+        velocity.  ``inputs`` (B, ...) are those of a conditional network.
 
         Raises:
             ValueError: the shape of ``x`` is not that of states, or ``t`` is neither one time nor one for each sample.

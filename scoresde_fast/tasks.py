@@ -63,7 +63,7 @@ def sample(
         model: any score model.
         seeds: one for each image, or the number n of images for 0, 1, ..., n - 1; None: one for each of ``classes``.
         return_velocity, trajectory, noise, callback, progress: see `Sampler.sample`.
-        classes: the class of each image, by index or name, also an array or a tensor, to which ``classifier`` guides it.
+        classes: the class of each image, by index or name, also as an array, to which ``classifier`` guides it.
         classifier: a `Classifier`, the name of an embedded one ("digits-classifier"), or a folder.
         class_scale: the scale of `ClassGuidance`.
         inputs: inputs of the network, such as {"y": labels}, with a row for each seed, or one for all.
@@ -351,7 +351,8 @@ def task_seeds(images: int, seeds: Sequence[int] | int | None, samples: int) -> 
     """Return ``seeds``, by default 0, 1, 2, ...: one for each of ``samples`` samples of each of ``images`` images.
 
     Raises:
-        ValueError: there are more or fewer seeds than samples, they are no sequence and no number, or ``samples`` is not an integer of at least 1.
+        ValueError: there are more or fewer seeds than samples, ``seeds`` is neither a sequence nor a number, or
+            ``samples`` is not an integer of at least 1.
     """
     require_integer("samples", samples, 1)
     count = images * samples

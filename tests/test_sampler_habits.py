@@ -71,7 +71,7 @@ def test_classes_of_arrays() -> None:
     for classes in (torch.tensor([3, 1]), np.array([3, 1]), np.array(["3", "1"]), ("3", 1)):
         assert torch.equal(sf.sample(model, classes=classes, **options), expected)
     assert torch.equal(sf.sample(model, classes=3, **options), sf.sample(model, classes=[3], **options))
-    with pytest.raises(ValueError, match="unknown class '1.5'"):
+    with pytest.raises(ValueError, match=r"unknown class '1\.5'"):
         sf.sample(model, classes=torch.tensor([1.5]), **options)
 
 
@@ -84,7 +84,7 @@ def test_one_time_of_the_score(model: sf.GaussianMixture) -> None:
         assert torch.equal(model.probability_flow(x, t), model.probability_flow(x, torch.full((3,), 0.5)))
     with pytest.raises(ValueError, match=r"t has shape \(2,\); it must be one time, or one for each of the 3 samples"):
         model.score(x, torch.tensor([0.5, 0.6]))
-    with pytest.raises(ValueError, match="t is 'x'; it must be a time, such as 0.5"):
+    with pytest.raises(ValueError, match="t is 'x'; it must be a time"):
         model.score(x, "x")
 
 

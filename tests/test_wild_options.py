@@ -24,7 +24,8 @@ MODELS = [sf.GaussianMixture.gaussian(sde, 0.3, 0.5, (1, 2, 2)) for sde in (VESD
 WILD: list[Any] = [
     True, False, 0, 1, 2, 7, -1, 10**30, 10**5000, 0.0, 0.5, 1.0, -0.5, 1e-300, 1e300, math.nan, math.inf, -math.inf,
     "", "x", "nan", "ddim", "DDIM", "1,0.5,0.1", "0.1:0.3:2:5", "auto", "none", "a\nb", b"x", [], [1], [1, 0.5, 0.1],
-    ["sigmas", [1, 0.5]], (), (0.1, 0.3, 2, 5), [(0.1, 0.3, 2, 5)], [(0.1, 0.3, 10**9, 10**9)], {}, {"a": 1}, {1}, object(),
+    ["sigmas", [1, 0.5]], (), (0.1, 0.3, 2, 5), [(0.1, 0.3, 2, 5)], [(0.1, 0.3, 10**9, 10**9)], {}, {"a": 1}, {1},
+    object(),
     np.float32(0.5), np.int64(3), np.bool_(True), np.array(3), np.array([1, 0.5, 0.1]), np.eye(2), torch.tensor(3),
     torch.tensor([1, 0.5, 0.1]), torch.float32, torch.device("cpu"), 1j, Fraction(1, 2), len, "cuda", "meta", "cpu:99",
 ]  # fmt: skip

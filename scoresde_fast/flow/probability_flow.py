@@ -33,7 +33,7 @@ from scoresde_fast.sdes import Array
 from scoresde_fast.solvers import make_grid
 
 Solve = Callable[[Tensor, Tensor, Tensor, OnAttempt | None], Solution]
-"""``solve(states, sample_ids, padding, on_attempt)`` integrates states (B, *state_shape) float64, except the padding."""
+"""``solve(states, sample_ids, padding, on_attempt)`` integrates (B, *state_shape) float64, except the padding."""
 
 CHUNK_SHARE = 4
 """Strict chunks of adaptive solvers are smaller than others: a chunk takes as long as its slowest sample, so smaller

@@ -67,8 +67,8 @@ def restart_intervals(restart: Any) -> tuple[RestartInterval, ...]:
     if not isinstance(restart, str):
         if not isinstance(restart, Sequence):
             raise ValueError(
-                f"restart is {shortened(restart)}; it must be T_MIN:T_MAX:TIMES:STEPS, as in 0.1:0.3:2:5, or a tuple of "
-                "(t_min, t_max, times, steps)"
+                f"restart is {shortened(restart)}; it must be T_MIN:T_MAX:TIMES:STEPS, as in 0.1:0.3:2:5, or a tuple "
+                "of (t_min, t_max, times, steps)"
             )
         return tuple(tuple(interval) if isinstance(interval, list) else interval for interval in restart)
     intervals = []

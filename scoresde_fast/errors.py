@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import math
+import operator
 import reprlib
 from collections import Counter
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 from importlib.util import find_spec
+from typing import SupportsFloat, SupportsIndex
 
 IMPORT_NAMES = {"scikit-learn": "sklearn", "torch-fidelity": "torch_fidelity"}
 """Import names of packages whose name on PyPI differs."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+INTERRUPTED_MESSAGE = "scoresde-fast: interrupted; run the same command again to continue"
 RENAMED = {"flow": "probability_flow", "parity": "original"}
 """Former option names and the new ones; using a former name raises an error that gives the new one."""
 
@@ -81,16 +86,16 @@ def require_packages(purpose: str, *packages: str) -> None:
         )
 
 
-def require_positive(name: str, value: float) -> None:
-    """Raise ``ValueError`` unless ``value`` is finite and greater than 0."""
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} is {value}; it must be a finite number greater than 0")
+def require_positive(name: str, value: object) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number greater than 0."""
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat) or not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} is {shown(value)}; it must be a finite number greater than 0")
 
 
 def require_integer(name: str, value: object, least: int) -> None:
     """Raise ``ValueError`` unless ``value`` is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or operator.index(value) < least:
+        raise ValueError(f"{name} is {shown(value)}; it must be an integer of at least {least}")
 
 
 def _closest(value: str, names: list[str]) -> str | None:
@@ -100,7 +105,12 @@ def _closest(value: str, names: list[str]) -> str | None:
 
 
 def _by_closeness(value: str, names: list[str]) -> list[str]:
-    """Return the names, those closest to ``value`` first."""
+    """Return the names, those closest to ``value`` first.
+
+    Capital letters count as small ones, and "+" as the letter p of the solvers' names.
+    """
+    if value not in names:
+        value = value.casefold().replace("+", "p")
 
     def shared_letters(name: str) -> int:
         return (Counter(value) & Counter(name)).total()  # transposed letters count as shared
@@ -109,4 +119,6 @@ def _by_closeness(value: str, names: list[str]) -> list[str]:
 
 
 def _similarity(value: str, name: str) -> float:
-    return max(SequenceMatcher(None, value, part).ratio() for part in (name, name[: len(value) + 1]))
+    return max(
+        SequenceMatcher(None, value.casefold(), part.casefold()).ratio() for part in (name, name[: len(value) + 1])
+    )

@@ -21,6 +21,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from scoresde_fast.configs import Config, ConfigLike, load_config
+from scoresde_fast.errors import shown
 from scoresde_fast.networks import DDPM, MLP, NCSNpp, ResNet, ScoreNetwork
 from scoresde_fast.networks.adapter import Adapter, Conditional
 from scoresde_fast.parametrisation import (
@@ -111,14 +112,14 @@ class ScoreFunction(nn.Module):
         parts = normals.chunk(self.sde.parts, dim=1)
         return torch.cat([std * part for std, part in zip(self.sde.prior_stds, parts, strict=True)], dim=1)
 
-    def score(self, x: Tensor, t: Tensor, **inputs: Tensor) -> Tensor:
+    def score(self, x: Tensor, t: Tensor | float, **inputs: Tensor) -> Tensor:
         """Return grad_x log p_t(x) for a time per sample: (B, *state_shape), (B,) -> (B, *image_shape).
 
-        On CLD ``x`` is position and velocity, and the score is that of the velocity.  ``inputs`` (B, ...) are those of
-        a conditional network.
+        A single time is that of all samples.  On CLD ``x`` is position and velocity, and the score is that of the
+        velocity.  ``inputs`` (B, ...) are those of a conditional network.
 
         Raises:
-            ValueError: the shape of ``x`` is not that of states.
+            ValueError: the shape of ``x`` is not that of states, or ``t`` is neither one time nor one for each sample.
         """
         if x.shape[1:] != self.state_shape:
             pair = ", position and velocity concatenated along the channels" if self.sde.parts == 2 else ""
@@ -127,7 +128,7 @@ class ScoreFunction(nn.Module):
                 f"{self.state_shape}{pair}"
             )
         # Coefficients are computed in float64 on the host and rounded once.
-        times, p = t.detach().double().cpu().numpy(), self.parametrisation
+        times, p = _times(t, len(x)), self.parametrisation
         labels = torch.from_numpy(p.labels(times)).to(x.device, x.dtype)
         output_scale, state_scale = (as_column(scale, x) for scale in (p.output_scale(times), p.state_scale(times)))
         return self.network(x, labels, **inputs) * output_scale + state_scale * x.chunk(self.sde.parts, dim=1)[-1]
@@ -145,7 +146,7 @@ class ScoreFunction(nn.Module):
         factors[..., -2] += score * self.parametrisation.state_scale(t)
         return factors
 
-    def probability_flow(self, x: Tensor, t: Tensor) -> Tensor:
+    def probability_flow(self, x: Tensor, t: Tensor | float) -> Tensor:
         """Return dx/dt of the probability-flow ODE: (B, *state_shape), (B,) -> (B, *state_shape).
 
         f - g^2 score / 2 (Song et al. 2021, equation 13); on CLD, which has noise in v only, F u - (0, Gamma beta s_v).
@@ -153,7 +154,7 @@ class ScoreFunction(nn.Module):
         Raises:
             ValueError: as `score`.
         """
-        score, times = self.score(x, t), t.detach().double().cpu().numpy()
+        score, times = self.score(x, t), _times(t, len(x))
         if isinstance(self.sde, CLDSDE):
             position, velocity = x.chunk(2, dim=1)
             drift = self.sde.drift(times)
@@ -171,6 +172,21 @@ class ScoreFunction(nn.Module):
     def to_images(self, x: Tensor) -> Tensor:
         """Return samples as images clipped to [0, 1]; points are unchanged."""
         return x if self.data_range is None else ((x - self.data_range[0]) / self.span).clamp(0, 1)
+
+
+def _times(t: Any, count: int) -> Array:
+    """Return the times (``count``,) float64 of samples, from one for all or one for each.
+
+    Raises:
+        ValueError: there is another number of times, or they are no numbers.
+    """
+    try:
+        times = np.asarray(t.detach().double().cpu() if isinstance(t, Tensor) else t, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"t is {shown(t)}; it must be a time, such as 0.5, or one for each sample") from error
+    if times.shape not in ((), (1,), (count,)):
+        raise ValueError(f"t has shape {times.shape}; it must be one time, or one for each of the {count} samples")
+    return np.broadcast_to(times, (count,)).copy()
 
 
 class ScoreModel(ScoreFunction, PyTorchModelHubMixin):

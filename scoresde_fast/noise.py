@@ -11,6 +11,7 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor
 
+from scoresde_fast.errors import shown
 from scoresde_fast.ops import checks, normal
 
 LARGEST_SEED = 2**63 - 1
@@ -23,7 +24,10 @@ def check_seed(seed: Any) -> int:
     Raises:
         ValueError: the seed is not an integer from 0 to `LARGEST_SEED`.
     """
-    value = operator.index(seed) if isinstance(seed, SupportsIndex) else seed
+    try:
+        value = seed if isinstance(seed, bool) else operator.index(seed)
+    except TypeError:  # also a tensor of floats, or of several seeds
+        value = seed
     checks.require_unsigned("seed", value, 63)
     return int(value)
 
@@ -32,14 +36,18 @@ def seed_sequence(seeds: Sequence[int] | int) -> Sequence[int]:
     """Return the seeds; a number n stands for 0, 1, ..., n - 1.
 
     Raises:
-        ValueError: ``seeds`` is neither a sequence nor a number.
+        ValueError: ``seeds`` is neither a sequence nor a number of at least 1.
     """
     if isinstance(seeds, SupportsIndex) and not isinstance(seeds, bool) and not getattr(seeds, "ndim", 0):
         count = operator.index(seeds)
         checks.require_unsigned("the number of seeds", count, 63)
+        if count == 0:
+            raise ValueError("seeds is 0, a number of images; give at least 1, or [0] for the image of seed 0")
         return range(count)
     if isinstance(seeds, str | int) or not (hasattr(seeds, "__len__") and hasattr(seeds, "__getitem__")):
-        raise ValueError(f"seeds is {seeds!r}; pass a number of images or a sequence of integers, such as range(64)")
+        raise ValueError(
+            f"seeds is {shown(seeds)}; pass a number of images or a sequence of integers, such as range(64)"
+        )
     return seeds
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from inspect import Parameter, signature
-from typing import Any, Literal, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from scoresde_fast.errors import RENAMED, unknown_message
+from scoresde_fast.errors import RENAMED, shown, unknown_message
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -28,7 +30,8 @@ class RunOptions:
             line.
         precision: Precision of the network; auto: bf16 on a GPU that supports it, fp32 on a CPU or with an adaptive
             solver. State, coefficients and noise are always float32.
-        strict: Make images bit-identical for any batch size, any other seeds and any number of CPU threads.
+        strict: Make images bit-identical for any batch size, any other seeds and any number of CPU threads; auto: with
+            adaptive solvers, likelihoods and codes, which otherwise amplify differences of rounding.
         compile: Compile the network; auto: on a GPU. A network whose gradient a condition needs is not compiled.
         capture: Capture the loop as CUDA graphs; auto: on a GPU.
         backend: Implementation of noise and steps: auto (the fastest available), triton, cuda, cpu or reference;
@@ -39,31 +42,65 @@ class RunOptions:
     batch_size: int | Literal["auto"] = 64
     device: str | None = None
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    strict: bool = False
+    strict: bool | Literal["auto"] = "auto"
     compile: bool | Literal["auto"] = "auto"
     capture: bool | Literal["auto"] = "auto"
     backend: str | None = None
 
     def __post_init__(self) -> None:
-        use_plain_numbers(self)
-        if self.device is not None:
-            object.__setattr__(self, "device", str(self.device))  # accepts a torch.device
+        if self.device is not None and type(self.device).__name__ == "device":
+            object.__setattr__(self, "device", str(self.device))  # a torch.device
+        require_types(self)
+        if not 0 <= self.run_seed < 2**64:
+            raise ValueError(f"run_seed is {self.run_seed}; it must be an integer from 0 to 2^64 - 1")
         if self.batch_size != "auto":
             require_batch_size(self.batch_size)
 
 
-def use_plain_numbers(options: Any) -> None:
-    """Replace numbers of NumPy and torch in the fields of a frozen dataclass by those of Python, in place."""
-    for field in fields(options):
-        value = getattr(options, field.name)
+TOO_LARGE = 2**1023
+"""Integers from which conversion to a float may fail."""
+KINDS: dict[Any, str] = {bool: "True or False", int: "an integer", float: "a number", str: "a name"}
+"""Types of options, and what messages call them."""
+
+
+def require_types(options: Any) -> None:
+    """Check the fields of a frozen dataclass of options by their annotations.
+
+    Numbers of NumPy and torch are replaced by those of Python, in place.  An integer is also a number, but neither True
+    nor False is one.  Fields of other types than those in `KINDS` are left to the dataclass.
+
+    Raises:
+        ValueError: a value is of another type.
+    """
+    for name, kinds in _kinds(type(options)).items():
+        value = getattr(options, name)
         if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-            object.__setattr__(options, field.name, value.item())
+            value = value.item()
+            object.__setattr__(options, name, value)
+        if kinds and not any(type(value) is kind or (kind is float and type(value) is int) for kind in kinds):
+            expected = " or ".join(KINDS[kind] for kind in kinds if kind is not NoneType)
+            raise ValueError(f"{name} is {shown(value)}; it must be {expected}")
+        if type(value) is int and abs(value) >= TOO_LARGE:
+            raise ValueError(f"{name} is an integer of {value.bit_length()} bits; it must have fewer than 1024")
+
+
+@cache
+def _kinds(options: type) -> dict[str, tuple[type, ...]]:
+    """Return the types of each field, with that of a literal for the literal; none if one of them is not simple."""
+
+    def kinds(hint: Any) -> tuple[type, ...]:
+        if get_origin(hint) in (Union, UnionType):
+            return tuple(kind for part in get_args(hint) for kind in kinds(part))
+        return tuple({type(value) for value in get_args(hint)}) if get_origin(hint) is Literal else (hint,)
+
+    found = {name: kinds(hint) for name, hint in get_type_hints(options).items()}
+    return {name: each if {*each} <= {*KINDS, NoneType} else () for name, each in found.items()}
 
 
 def require_batch_size(batch_size: int) -> None:
     """Raise ValueError unless ``batch_size`` is an integer of at least 1."""
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; it must be an integer of at least 1, or 'auto'")
+        raise ValueError(f"batch_size is {shown(batch_size)}; it must be an integer of at least 1, or 'auto'")
 
 
 def names(*groups: type) -> list[str]:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from scoresde_fast.data.arrays import ArrayLike, as_tensor
 from scoresde_fast.devices import usable_device
-from scoresde_fast.errors import unknown_message
+from scoresde_fast.errors import shown, unknown_message
 from scoresde_fast.flow.adaptive import AdaptiveRunner
 from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.loop.batches import Batches, fitting_batch
@@ -149,7 +149,7 @@ class Sampler:
             **{DESCRIPTION_KEYS.get(name, name): value for name, value in asdict(self.options).items()},
             "run_seed": self.run_options.run_seed,
             "precision": self.runner.precision,
-            "strict": self.run_options.strict,
+            "strict": self.runner.strict,
             **self.inputs.describe(),
             **({"condition": [condition.describe() for condition in self.conditions]} if self.conditions else {}),
         }
@@ -321,12 +321,18 @@ def solver_options(model: ScoreFunction, options: Mapping[str, Any]) -> AnyOptio
     solver = options.get("solver")
     if isinstance(solver, SolverOptions | AdaptiveOptions):
         return _complete(model, solver, [name for name in options if name != "solver"])
+    if not isinstance(solver, str | None):
+        raise ValueError(
+            f"solver is {shown(solver)}; it must be the name of a solver, such as 'ddim', or all solver options as "
+            "one SolverOptions or AdaptiveOptions"
+        )
     if solver in ADAPTIVE:
         return _adaptive(model, options)
     for name, value in options.items():
         if name not in names(SolverOptions):
             raise ValueError(
-                f"{name} is {value!r}, but only the solvers {' and '.join(map(repr, ADAPTIVE))} take it: leave it out"
+                f"{name} is {shown(value)}, but only the solvers {' and '.join(map(repr, ADAPTIVE))} take it: leave "
+                "it out"
             )
     defaults = _defaults(model)
     if solver is not None:
@@ -362,18 +368,22 @@ def _complete(model: ScoreFunction, options: AnyOptions, others: list[str]) -> A
 def _adaptive(model: ScoreFunction, options: Mapping[str, Any]) -> AdaptiveOptions:
     solver = options["solver"]
     is_flow = ADAPTIVE[solver].probability_flow
-    if options.get("probability_flow", is_flow) != is_flow:
+    if (flow := options.get("probability_flow", is_flow)) is not is_flow and isinstance(flow, bool):
         equation = "the probability flow" if is_flow else "the reverse SDE"
         raise ValueError(
             f"probability_flow is {options['probability_flow']}, but solver {solver!r} always integrates {equation}: "
             "leave it out"
         )
     neutral = NEUTRAL | {"probability_flow": is_flow}
-    adaptive = {name: value for name, value in options.items() if (name, value) not in neutral.items()}
+    adaptive = {
+        name: value
+        for name, value in options.items()
+        if not (isinstance(value, bool | str) and (name, value) in neutral.items())
+    }
     for name, value in adaptive.items():
         if name not in names(AdaptiveOptions):
             raise ValueError(
-                f"{name} is {value!r}, but solver {solver!r} chooses its steps by rtol and atol: leave it out"
+                f"{name} is {shown(value)}, but solver {solver!r} chooses its steps by rtol and atol: leave it out"
             )
     defaults = {name: value for name, value in _defaults(model).items() if name in ("denoise", "eps")}
     return AdaptiveOptions(**{**defaults, **adaptive}).on(model.sde)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scoresde_fast.checkpoints import load_classifier
 from scoresde_fast.classifier import Classifier
-from scoresde_fast.conditions.classes import CLASS_SCALE, ClassGuidance
+from scoresde_fast.conditions.classes import CLASS_SCALE, ClassGuidance, classes_list
 from scoresde_fast.conditions.guidance import DPS, PiGDM
 from scoresde_fast.conditions.operators import Gray, LinearOperator, Mask
 from scoresde_fast.conditions.operators.mask import expand_mask
@@ -50,7 +50,7 @@ def sample(
     noise: ArrayLike | None = None,
     callback: Callback | None = None,
     progress: bool = False,
-    classes: Sequence[int | str] | None = None,
+    classes: Sequence[int | str] | Tensor | None = None,
     classifier: Classifier | str | Path | None = None,
     class_scale: float = CLASS_SCALE,
     condition: Conditions = None,
@@ -63,7 +63,7 @@ def sample(
         model: any score model.
         seeds: one for each image, or the number n of images for 0, 1, ..., n - 1; None: one for each of ``classes``.
         return_velocity, trajectory, noise, callback, progress: see `Sampler.sample`.
-        classes: the class of each image, by index or name, to which ``classifier`` guides it.
+        classes: the class of each image, by index or name, also as an array, to which ``classifier`` guides it.
         classifier: a `Classifier`, the name of an embedded one ("digits-classifier"), or a folder.
         class_scale: the scale of `ClassGuidance`.
         inputs: inputs of the network, such as {"y": labels}, with a row for each seed, or one for all.
@@ -81,6 +81,7 @@ def sample(
         seeds = seed_sequence(seeds)
         conditions = as_conditions(condition)
     else:
+        classes = classes_list(classes)
         seeds = range(len(classes)) if seeds is None else seed_sequence(seeds)
         if len(seeds) != len(classes):
             raise ValueError(
@@ -158,7 +159,7 @@ def inpaint(
     images: ArrayLike,
     mask: ArrayLike,
     *,
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | int | None = None,
     samples: int = 1,
     method: CompletionMethod = "projection",
     original: bool = False,
@@ -196,7 +197,7 @@ def inpainting(
     images: ArrayLike,
     mask: ArrayLike,
     *,
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | int | None = None,
     samples: int = 1,
     method: CompletionMethod = "projection",
     original: bool = False,
@@ -224,7 +225,7 @@ def colorize(
     model: ScoreFunction,
     gray: ArrayLike,
     *,
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | int | None = None,
     samples: int = 1,
     method: CompletionMethod = "projection",
     original: bool = False,
@@ -252,7 +253,7 @@ def colorization(
     model: ScoreFunction,
     gray: ArrayLike,
     *,
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | int | None = None,
     samples: int = 1,
     method: CompletionMethod = "projection",
     original: bool = False,
@@ -293,7 +294,7 @@ def restore(
     noise: float = 0.0,
     method: RestorationMethod = "pigdm",
     scale: float = 1.0,
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | int | None = None,
     samples: int = 1,
     **options: Any,
 ) -> Tensor:
@@ -329,7 +330,7 @@ def restoration(
     noise: float = 0.0,
     method: RestorationMethod = "pigdm",
     scale: float = 1.0,
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | int | None = None,
     samples: int = 1,
     **options: Any,
 ) -> TaskSampler:
@@ -346,19 +347,23 @@ def restoration(
     return _task_sampler(model, [condition], seeds, len(measured), options)
 
 
-def task_seeds(images: int, seeds: Sequence[int] | None, samples: int) -> Sequence[int]:
+def task_seeds(images: int, seeds: Sequence[int] | int | None, samples: int) -> Sequence[int]:
     """Return ``seeds``, by default 0, 1, 2, ...: one for each of ``samples`` samples of each of ``images`` images.
 
     Raises:
-        ValueError: there are more or fewer seeds than samples, or ``samples`` is not an integer of at least 1.
+        ValueError: there are more or fewer seeds than samples, ``seeds`` is neither a sequence nor a number, or
+            ``samples`` is not an integer of at least 1.
     """
     require_integer("samples", samples, 1)
     count = images * samples
-    if seeds is not None and len(seeds) != count:
+    if seeds is None:
+        return range(count)
+    seeds = seed_sequence(seeds)
+    if len(seeds) != count:
         raise ValueError(
             f"there are {len(seeds)} seeds for {images} images with {samples} samples each; give {count}, or none"
         )
-    return range(count) if seeds is None else seeds
+    return seeds
 
 
 def fit_colours(images: Tensor, gray: Tensor) -> Tensor:

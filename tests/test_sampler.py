@@ -101,7 +101,7 @@ def test_nan_stops_the_run() -> None:
     [
         ({"langevin_norm": "batches"}, "unknown langevin_norm 'batches' - did you mean 'batch'"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"run_seed": -1}, "run seed -1"),
+        ({"run_seed": -1}, "run_seed is -1"),
         ({"seeds": [-4]}, r"seed -4 is out of range: choose an integer from 0 to 2\^63 - 1"),
         ({"seeds": [2**63]}, "seed 9223372036854775808 is out of range"),
         ({"seeds": [1.5]}, r"seed 1\.5 is out of range: choose an integer"),

@@ -44,6 +44,94 @@ def test_numbers_of_other_libraries(model: sf.GaussianMixture) -> None:
 
 
 @pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        (0, r"seeds is 0, a number of images; give at least 1, or \[0\] for the image of seed 0"),
+        ([1.5], "seed 1.5 is out of range: choose an integer from 0"),
+        (torch.tensor([1.5]), r"seed tensor\(1.5000\) is out of range"),
+        (np.zeros((2, 2), dtype=int), "seed .* is out of range"),
+        ([2**63], "seed 9223372036854775808 is out of range"),
+        ([True], "seed True is out of range"),
+        (2.0, "seeds is 2.0; pass a number of images or a sequence"),
+        ("0-3", "seeds is '0-3'; pass a number of images"),
+    ],
+)
+def test_wrong_seeds(model: sf.GaussianMixture, seeds: Any, message: str) -> None:
+    """What is no seed is refused in a sentence that shows it, in every function that takes seeds."""
+    with pytest.raises(ValueError, match=message):
+        sf.sample(model, seeds, solver="ddim", steps=3)
+    with pytest.raises(ValueError, match=message):
+        sf.encode(model, torch.zeros(1, *SHAPE), seeds=seeds)
+
+
+def test_classes_of_arrays() -> None:
+    """Classes may be one class, a list, an array or a tensor."""
+    model, options = sf.load("digits-vp"), {"classifier": "digits-classifier", "solver": "ddim", "steps": 2}
+    expected = sf.sample(model, classes=[3, 1], **options)
+    for classes in (torch.tensor([3, 1]), np.array([3, 1]), np.array(["3", "1"]), ("3", 1)):
+        assert torch.equal(sf.sample(model, classes=classes, **options), expected)
+    assert torch.equal(sf.sample(model, classes=3, **options), sf.sample(model, classes=[3], **options))
+    with pytest.raises(ValueError, match=r"unknown class '1\.5'"):
+        sf.sample(model, classes=torch.tensor([1.5]), **options)
+
+
+def test_one_time_of_the_score(model: sf.GaussianMixture) -> None:
+    """The score at one time, as a number or a tensor, is that at the same time for each sample."""
+    x = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    expected = model.score(x, torch.full((3,), 0.5))
+    for t in (0.5, np.float64(0.5), torch.tensor(0.5), torch.tensor([0.5]), [0.5, 0.5, 0.5]):
+        assert torch.equal(model.score(x, t), expected)
+        assert torch.equal(model.probability_flow(x, t), model.probability_flow(x, torch.full((3,), 0.5)))
+    with pytest.raises(ValueError, match=r"t has shape \(2,\); it must be one time, or one for each of the 3 samples"):
+        model.score(x, torch.tensor([0.5, 0.6]))
+    with pytest.raises(ValueError, match="t is 'x'; it must be a time"):
+        model.score(x, "x")
+
+
+@pytest.mark.parametrize(
+    ("solver", "suggestion"),
+    [
+        ("DDIM", "ddim"),
+        ("DPM++2M", "dpmpp_2m"),
+        ("UniPC", "unipc"),
+        ("RK45", "rk45"),
+        ("Euler-Maruyama", "euler_maruyama"),
+    ],
+)
+def test_capital_letters(model: sf.GaussianMixture, solver: str, suggestion: str) -> None:
+    """The name of a paper gets the name here."""
+    with pytest.raises(ValueError, match=re.escape(f"unknown solver {solver!r} - did you mean {suggestion!r}?")):
+        sf.sample(model, 2, solver=solver)
+
+
+def test_codes_of_arrays(model: sf.GaussianMixture) -> None:
+    """Codes may be arrays; a temperature that is no number is refused."""
+    codes, options = np.random.default_rng(0).normal(size=(2, *SHAPE)), {"rtol": 0.1, "atol": 0.1}
+    assert torch.equal(sf.decode(model, codes, **options), sf.decode(model, torch.from_numpy(codes), **options))
+    assert torch.equal(sf.interpolate(codes[0], codes[1], 3), sf.interpolate(*torch.from_numpy(codes), 3))
+    for temperature in ("a", None, 0, float("nan"), True):
+        with pytest.raises(ValueError, match=f"temperature is {temperature!r}; it must be a finite number"):
+            sf.decode(model, codes, temperature=temperature)
+
+
+@pytest.mark.parametrize("state", ["default dtype", "default device"])
+def test_loading_in_a_global_state_of_torch(state: str) -> None:
+    """Models and classifiers load on the CPU in float32, whatever the default dtype and device."""
+    options: dict[str, Any] = {"classes": [3], "classifier": "digits-classifier", "solver": "ddim", "steps": 2}
+    expected = sf.sample(sf.load("digits-vp"), **options)
+    try:
+        if state == "default dtype":
+            torch.set_default_dtype(torch.float64)
+        else:
+            torch.set_default_device("meta")
+        images = sf.sample(sf.load("digits-vp"), **options)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert images.device.type == "cpu" and torch.equal(images, expected)
+
+
+@pytest.mark.parametrize(
     ("options", "suggestion"),
     [
         ({"num_steps": 20}, "steps"),

@@ -75,14 +75,16 @@ def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool =
     if _has_state(path):
         model = _use_state(path, lambda path, state: _model_of_state(path, state, ema))
     elif path.is_file():
-        return _load_official(path, config, ema)
+        with torch.device("cpu"):
+            return _load_official(path, config, ema)
     elif not path.is_dir():
         raise _not_found(path_or_name)
     else:
         path = _newest_saved(path)
         _refuse_classifier(path, path_or_name)
         _require_saved(path, "model")
-        model = _with_saved_weights(ScoreModel(load_config(path / CONFIG)), path)
+        with torch.device("cpu"):  # whatever torch's default device
+            model = _with_saved_weights(ScoreModel(load_config(path / CONFIG)), path)
     if config is not None and load_config(config) != model.config:
         raise ValueError(
             f"{str(path_or_name)!r} contains its configuration, which differs from the given config; leave out config"
@@ -107,7 +109,8 @@ def load_classifier(path_or_name: str | Path) -> Classifier:
     if path.is_dir():
         path = _newest_saved(path)
         _require_saved(path, "classifier")
-        return _with_saved_weights(Classifier(_classifier_config(path, path_or_name)), path)
+        with torch.device("cpu"):
+            return _with_saved_weights(Classifier(_classifier_config(path, path_or_name)), path)
     if _is_path(path_or_name):
         raise FileNotFoundError(f"the classifier's folder {str(path_or_name)!r} does not exist")
     raise ValueError(

@@ -6,6 +6,7 @@ tyro parses the options. Modules import torch only inside ``run()``, so that ``-
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +23,11 @@ from scoresde_fast.cli.evaluate import Eval, EvalLoss, EvalStats
 from scoresde_fast.cli.models import Convert, Train
 from scoresde_fast.cli.probability_flow import Decode, Encode, Interpolate, Likelihood
 from scoresde_fast.cli.sample import Sample, Verify
-from scoresde_fast.errors import RENAMED, unknown_message
+from scoresde_fast.errors import INTERRUPTED, INTERRUPTED_MESSAGE, RENAMED, unknown_message
 
 PROGRAM = "scoresde-fast"
+PIPE_CLOSED = 141
+"""Exit code if the reader of the output has gone, as after SIGPIPE."""
 PARSING = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName)
 
 
@@ -66,8 +69,23 @@ COMMANDS: dict[str, Callable[..., Command]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0; 2 after a one-line error message; 130 after Ctrl-C."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    """Run the command line and return the exit code: 0; 2 after a one-line error message; 130 after Ctrl-C.
+
+    If the reader of the output has gone, as in ``scoresde-fast --help | head -1``, the code is 141, without a message.
+    """
+    try:
+        try:
+            return _run(sys.argv[1:] if arguments is None else list(arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())  # Python flushes it again at its end
+        return PIPE_CLOSED
+
+
+def _run(arguments: list[str]) -> int:
+    """Run the command with these arguments and return the exit code."""
     if arguments == ["--version"]:
         print(f"{PROGRAM} {__version__}")
         return 0
@@ -80,6 +98,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
     if " ".join(arguments[:2]) in COMMANDS:  # "eval stats" is one subcommand for tyro
         arguments = [" ".join(arguments[:2]), *arguments[2:]]
+    try:
+        command = _parse(arguments)
+        with _one_line_warnings():
+            command.run()
+    except (ZeroDivisionError, OverflowError):
+        raise  # a bug, unlike other arithmetic errors: NaN and failed integration
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError, ArithmeticError) as error:
+        print(f"{PROGRAM}: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{INTERRUPTED_MESSAGE}", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _parse(arguments: list[str]) -> Command:
+    """Return the command that the arguments name; tyro suggests options of this command only, if one is unknown."""
+    if arguments and arguments[0] in COMMANDS:
+        name, *others = arguments
+        return tyro.cli(COMMANDS[name], prog=f"{PROGRAM} {name}", args=others, config=PARSING)
     command: Command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog=PROGRAM,
@@ -87,18 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args=arguments,
         config=PARSING,
     )
-    try:
-        with _one_line_warnings():
-            command.run()
-    except (ZeroDivisionError, OverflowError):
-        raise  # a bug, unlike other arithmetic errors: NaN and failed integration
-    except (ValueError, OSError, ArithmeticError) as error:
-        print(f"{PROGRAM}: {_one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: interrupted; run the same command again to continue", file=sys.stderr)
-        return 130
-    return 0
+    return command
 
 
 @contextmanager

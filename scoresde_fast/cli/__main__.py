@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m scoresde_fast.cli``: the command ``scoresde-fast``, for example under torchrun."""
+"""``python -m scoresde_fast.cli``: the same as ``python -m scoresde_fast``."""
 
-import sys
+import runpy
 
-from scoresde_fast.cli import main
-
-sys.exit(main())
+runpy.run_module("scoresde_fast", run_name="__main__")

@@ -62,8 +62,11 @@ class Sample(SamplerOptions):
     def run(self) -> None:
         import scoresde_fast as sf
         from scoresde_fast.generate import SeedSet, Shard, generate, parse_seeds, write_states
+        from scoresde_fast.noise import LARGEST_SEED
 
         seeds = SeedSet.parse(self.seeds)  # report mistakes before the model is loaded
+        if (count := sum(last - first + 1 for first, last in seeds.ranges())) > LARGEST_SEED:
+            raise ValueError(f"seeds {self.seeds!r} are {count} seeds; a set has at most {LARGEST_SEED}")
         shard = Shard.of_process() if self.shard is None else Shard.parse(self.shard)
         with stopping_on_sigterm() as stop:
             model = self.loading.load(self.model)

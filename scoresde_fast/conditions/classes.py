@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,7 +47,7 @@ class ClassGuidance(SeededCondition):
 
     def __init__(
         self,
-        classes: int | str | Sequence[int | str],
+        classes: int | str | Sequence[int | str] | Tensor,
         classifier: Classifier,
         *,
         scale: float = CLASS_SCALE,
@@ -57,7 +57,7 @@ class ClassGuidance(SeededCondition):
     ) -> None:
         require_positive("scale", scale)
         require_positive("temperature", temperature)
-        values = [classes] if isinstance(classes, int | str) else classes
+        values = classes_list(classes)
         self.labels = [class_index(value, classifier.classes) for value in values]
         if not self.labels:
             raise ValueError("there are no classes; give one, or one for each sample")
@@ -163,6 +163,12 @@ def described_conditions(
             )
         )
     return conditions
+
+
+def classes_list(classes: Any) -> list[Any]:
+    """Return classes as a list: one index or name, several, or an array or tensor of them."""
+    values = classes.tolist() if hasattr(classes, "tolist") else classes
+    return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
 
 
 def class_index(value: int | str, classes: Sequence[str]) -> int:

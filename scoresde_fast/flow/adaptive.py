@@ -111,13 +111,13 @@ class AdaptiveRunner(FlowRunner):
         states = integrated.states.float()
         if self._denoising is not None:
             assert self._denoising_loop is not None
-            with arithmetic(self.precision, self.device, strict=run.strict):
+            with arithmetic(self.precision, self.device, strict=self.strict):
                 states = self._denoising_loop.run(states, noise)
         denoising = 0 if self._denoising is None else self._denoising.nfe
         counts = [count + denoising for count in integrated.evaluations.tolist()]
         # Padding repeats a seed: the count is that of the seed's first slot, or with `strict` of its fixed slot.
         for slot in reversed(range(len(seeds))):
-            if not run.strict or seeds[slot] % len(seeds) == slot:
+            if not self.strict or seeds[slot] % len(seeds) == slot:
                 self._evaluations[seeds[slot]] = counts[slot]
         return states
 
@@ -172,12 +172,12 @@ class GottaGoFast(BatchIntegrator):
         self._noise = torch.zeros(like.shape, dtype=torch.float32, device=device)  # of the attempt
         self._previous = torch.zeros_like(like)  # the Euler-Maruyama result of the last accepted attempt
 
-    def run(self, states: Tensor, sample_ids: Tensor, on_attempt: OnAttempt | None = None) -> Solution:
+    def run(self, states: Tensor, sample_ids: Tensor, padding: Tensor, on_attempt: OnAttempt | None = None) -> Solution:
         """Integrate ``states`` (B, C, H, W) float64 with the noise of the samples; raises as `solve`."""
         self._sample_ids.copy_(sample_ids)
         for tensor, value in zip(self._data, self._inputs.data(sample_ids), strict=True):
             tensor.copy_(value)
-        return self.solve(states, on_attempt)
+        return self.solve(states, on_attempt, padding)
 
     def load(self, y: Tensor) -> None:
         """Start from ``y`` at T."""

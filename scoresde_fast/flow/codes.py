@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde_fast.data.arrays import ArrayLike, as_unit_images
+from scoresde_fast.data.arrays import ArrayLike, as_tensor, as_unit_images
+from scoresde_fast.errors import require_integer, require_positive
 from scoresde_fast.flow.options import FlowOptions
 from scoresde_fast.flow.probability_flow import ProbabilityFlow
 from scoresde_fast.loop.inputs import Inputs
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.noise import Noise, check_seed
+from scoresde_fast.noise import Noise, check_seed, seed_sequence
 from scoresde_fast.run_options import accepting_options
 from scoresde_fast.sdes import CLDSDE
 
@@ -70,12 +71,11 @@ class Decoder:
 
     @accepting_options(FlowOptions)
     def __init__(self, model: ScoreFunction, *, temperature: float = 1.0, **options: Any) -> None:
-        if not (temperature > 0 and math.isfinite(temperature)):
-            raise ValueError(f"temperature is {temperature}; it must be a finite number greater than 0")
+        require_positive("temperature", temperature)
         self.temperature = temperature
         self.flow = ProbabilityFlow(model, to_data=True, defaults=DEFAULTS, **options)
 
-    def decode(self, codes: Tensor, seeds: Sequence[int] | None = None, on_step: OnStep | None = None) -> Tensor:
+    def decode(self, codes: ArrayLike, seeds: Sequence[int] | None = None, on_step: OnStep | None = None) -> Tensor:
         """Return images (N, C, H, W) in [0, 1], or points, of codes (N, *state_shape).
 
         ``seeds`` identify the samples in error messages, and with ``strict`` determine their slots in a batch.
@@ -84,7 +84,7 @@ class Decoder:
             ValueError: the codes do not have the model's shape.
             IntegrationError: see `ProbabilityFlow.run`.
         """
-        model = self.flow.model
+        model, codes = self.flow.model, as_tensor(codes)
         if tuple(codes.shape[1:]) != model.state_shape:
             raise ValueError(f"codes have shape {tuple(codes.shape[1:])}, but this model's have {model.state_shape}")
         states = model.prior(self.temperature * codes.double().cpu())
@@ -93,7 +93,7 @@ class Decoder:
 
 
 @accepting_options(FlowOptions)
-def decode(model: ScoreFunction, codes: Tensor, *, temperature: float = 1.0, **options: Any) -> Tensor:
+def decode(model: ScoreFunction, codes: ArrayLike, *, temperature: float = 1.0, **options: Any) -> Tensor:
     """Return images (N, C, H, W) in [0, 1], or points, of codes (N, *state_shape).
 
     Codes are from `encode`, or standard normal noise; the other arguments and the errors are as in `Decoder`.
@@ -101,7 +101,7 @@ def decode(model: ScoreFunction, codes: Tensor, *, temperature: float = 1.0, **o
     return Decoder(model, temperature=temperature, **with_inputs(options, range(len(codes)))).decode(codes)
 
 
-def interpolate(a: Tensor, b: Tensor, steps: int) -> Tensor:
+def interpolate(a: ArrayLike, b: ArrayLike, steps: int) -> Tensor:
     """Return ``steps`` codes (steps, ...) on the great circle from ``a`` to ``b`` (...), both included (Shoemake 1985).
 
     Norms are interpolated linearly, so that every code has the norm of a typical one.
@@ -109,10 +109,10 @@ def interpolate(a: Tensor, b: Tensor, steps: int) -> Tensor:
     Raises:
         ValueError: the shapes differ, ``steps`` is below 2, or the codes point in opposite directions.
     """
+    a, b = as_tensor(a), as_tensor(b)
     if a.shape != b.shape:
         raise ValueError(f"the codes have shapes {tuple(a.shape)} and {tuple(b.shape)}; give two of the same shape")
-    if steps < 2:
-        raise ValueError(f"steps is {steps}; it must be at least 2, for the two ends")
+    require_integer("steps", steps, 2)
     start, stop = a.double(), b.double()
     start_norm, stop_norm = start.norm(), stop.norm()
     cosine = float((start * stop).sum() / (start_norm * stop_norm))
@@ -121,14 +121,15 @@ def interpolate(a: Tensor, b: Tensor, steps: int) -> Tensor:
         raise ValueError(
             "the codes point in opposite directions: the great circle between them is not unique; choose others"
         )
-    fractions = torch.linspace(0, 1, steps, dtype=torch.float64).to(a.device).view(-1, *[1] * a.ndim)
+    fractions = torch.linspace(0, 1, steps, dtype=torch.float64, device=a.device).view(-1, *[1] * a.ndim)
     if math.sin(angle) < 1e-6:
         start_weights, stop_weights = 1 - fractions, fractions
     else:
         start_weights = torch.sin((1 - fractions) * angle) / math.sin(angle)
         stop_weights = torch.sin(fractions * angle) / math.sin(angle)
     directions = start_weights * start / start_norm + stop_weights * stop / stop_norm
-    return (torch.lerp(start_norm, stop_norm, fractions) * directions).to(a.dtype)
+    interpolated = torch.lerp(start_norm, stop_norm, fractions) * directions
+    return interpolated.to(a.dtype if a.is_floating_point() else torch.float32)
 
 
 def sample_ids(data: Tensor, seeds: Sequence[int] | None) -> list[int]:
@@ -137,7 +138,7 @@ def sample_ids(data: Tensor, seeds: Sequence[int] | None) -> list[int]:
     Raises:
         ValueError: there is not one seed per sample, or a seed is not an integer from 0 to 2^63 - 1.
     """
-    ids = list(range(len(data))) if seeds is None else [check_seed(seed) for seed in seeds]
+    ids = list(range(len(data))) if seeds is None else [check_seed(seed) for seed in seed_sequence(seeds)]
     if len(ids) != len(data):
         raise ValueError(f"there are {len(ids)} seeds for {len(data)} samples: give one seed per sample")
     return ids

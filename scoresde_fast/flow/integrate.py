@@ -57,7 +57,7 @@ class Tolerances:
             if not (value >= least and value > 0 and math.isfinite(value)):
                 bound = f"of at least {least:g}" if least else "greater than 0"
                 raise ValueError(f"{name} is {value}; it must be a finite number {bound}")
-        require_norm("error norm", self.norm)
+        require_norm("error_norm", self.norm)
 
     def measure(self, values: Tensor, before: Tensor, after: Tensor) -> Tensor:
         """Return the RMS (B,) of ``values`` (B, N) relative to the tolerance for the states at both ends of a step."""
@@ -139,8 +139,10 @@ class BatchIntegrator(ABC):
     def attempt(self) -> None:
         """Attempt one step of every sample, in place."""
 
-    def solve(self, y: Tensor, on_attempt: OnAttempt | None = None) -> Solution:
+    def solve(self, y: Tensor, on_attempt: OnAttempt | None = None, padding: Tensor | None = None) -> Solution:
         """Integrate ``y`` (B, ...) float64, which is left unchanged.
+
+        Samples of the ``padding``, (B,) bool, take no steps: their results are meaningless, and they cannot fail.
 
         Raises:
             IntegrationError: the slope is NaN or infinite, or the tolerances cannot be met within `MAX_ATTEMPTS`;
@@ -150,6 +152,9 @@ class BatchIntegrator(ABC):
         if self._capture is not None and self._replay is None:
             self._replay = self._capture(self.attempt)
             self.load(y)  # capturing runs attempts
+        if padding is not None:
+            self.t.masked_fill_(padding, self.end)
+            self.done.copy_(padding)
         attempt = self._replay or self.attempt
         limit = MAX_ATTEMPTS if self._times is None else len(self._times) - 1
         for _ in range(limit):

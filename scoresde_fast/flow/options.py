@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.run_options import use_plain_numbers
+from scoresde_fast.run_options import require_types
 from scoresde_fast.sdes import CLDSDE, SDE, VESDE
 from scoresde_fast.solvers.options import Norm, require_norm
 
@@ -64,7 +64,7 @@ class AdaptiveOptions:
     eps: float | None = None
 
     def __post_init__(self) -> None:
-        use_plain_numbers(self)
+        require_types(self)
 
     def on(self, sde: SDE) -> AdaptiveOptions:
         """Return these options with the defaults of the solver and the SDE filled in.
@@ -119,7 +119,7 @@ class FlowOptions:
     eps: float | None = None
 
     def __post_init__(self) -> None:
-        use_plain_numbers(self)
+        require_types(self)
 
 
 ProbeKind = Literal["rademacher", "normal", "exact"]

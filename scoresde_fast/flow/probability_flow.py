@@ -32,9 +32,12 @@ from scoresde_fast.run_options import RunOptions, names, split_options
 from scoresde_fast.sdes import Array
 from scoresde_fast.solvers import make_grid
 
-Solve = Callable[[Tensor, Tensor, OnAttempt | None], Solution]
-"""``solve(states, sample_ids, on_attempt)`` integrates a batch of states (B, *state_shape) float64."""
+Solve = Callable[[Tensor, Tensor, Tensor, OnAttempt | None], Solution]
+"""``solve(states, sample_ids, padding, on_attempt)`` integrates (B, *state_shape) float64, except the padding."""
 
+CHUNK_SHARE = 4
+"""Strict chunks of adaptive solvers are smaller than others: a chunk takes as long as its slowest sample, so smaller
+chunks cost little, and batches of few samples need less padding."""
 MAX_PADDING = 4
 """Largest ratio of a captured batch size to the number of samples for which it is used."""
 PROGRESS = 1000
@@ -74,6 +77,8 @@ class FlowRunner:
         RuntimeError: the backend cannot run here; the message says why.
     """
 
+    chunk_share = CHUNK_SHARE
+
     def __init__(
         self,
         model: ScoreFunction,
@@ -91,7 +96,8 @@ class FlowRunner:
         self.batch_dependent = isinstance(control, Tolerances) and control.norm == "batch"
         if run.compile is True:
             raise ValueError("compile=True is not supported by solvers that choose each sample's steps; leave it out")
-        if run.strict and self.batch_dependent:
+        self.strict = not self.batch_dependent if run.strict == "auto" else run.strict
+        if self.strict and self.batch_dependent:
             raise ValueError(
                 "strict=True excludes error_norm='batch', which makes a sample depend on its batch: choose "
                 "error_norm='sample'"
@@ -179,9 +185,12 @@ class FlowRunner:
         on_attempt = None if on_step is None else lambda fraction: on_step(int(PROGRESS * fraction), PROGRESS)
         size = math.prod(self.model.state_shape)
         ids = torch.tensor(seeds, dtype=torch.int64, device=self.device)
-        with arithmetic(self.precision, self.device, strict=self.run_options.strict):
+        # With `strict` a seed in another than its fixed slot only fills a gap.
+        slots = torch.arange(len(seeds), device=self.device)
+        padding = ids % len(seeds) != slots if self.strict else torch.zeros_like(ids, dtype=torch.bool)
+        with arithmetic(self.precision, self.device, strict=self.strict):
             try:
-                solution = self._solver(len(states))(states.double(), ids, on_attempt)
+                solution = self._solver(len(states))(states.double(), ids, padding, on_attempt)
             except IntegrationError as error:
                 raise error.with_seeds(seeds) from None
         flat = solution.y.flatten(1)
@@ -191,7 +200,7 @@ class FlowRunner:
     @torch.no_grad()
     def evaluate_once(self, batch: int) -> None:
         """Evaluate the slope of this many samples once."""
-        with self.tangents(), arithmetic(self.precision, self.device, strict=self.run_options.strict):
+        with self.tangents(), arithmetic(self.precision, self.device, strict=self.strict):
             states = torch.zeros(batch, *self.model.state_shape, device=self.device, dtype=torch.float64)
             slope, times = _ProbedSlope(self, batch), states.new_full((batch,), self.start)
             slope(slope.initial(states, torch.zeros(batch, dtype=torch.int64, device=self.device)), times)
@@ -217,7 +226,7 @@ class FlowRunner:
         slope = _ProbedSlope(self, batch)
         like = torch.empty(batch, slope.variables, dtype=torch.float64, device=self.device)
         rk45 = RK45(slope, like, self.start, self.end, self.control, capture)
-        return lambda states, ids, on_attempt: rk45.solve(slope.initial(states, ids), on_attempt)
+        return lambda states, ids, padding, on_attempt: rk45.solve(slope.initial(states, ids), on_attempt, padding)
 
 
 class ProbabilityFlow(FlowRunner):
@@ -272,12 +281,9 @@ class ProbabilityFlow(FlowRunner):
         """Integrate states (N, *state_shape) with the noise of their seeds; the result is on the CPU.
 
         Raises:
-            ValueError: two samples have the same seed with ``strict``.
+            ValueError: a seed has no row of the inputs.
             IntegrationError: as in `solve`; contains the last states of one batch.
         """
-        strict = self.run_options.strict
-        if strict and len(set(seeds)) < len(seeds):
-            raise ValueError("strict=True gives every seed a fixed slot in a batch: give each sample a different seed")
         self.inputs.require_seeds(seeds)
 
         def work(indices: Sequence[int], on_step: OnStep | None) -> Tensor:
@@ -286,7 +292,7 @@ class ProbabilityFlow(FlowRunner):
             return torch.cat([result.states.flatten(1), result.divergence, result.evaluations[:, None]], dim=1).cpu()
 
         batches = Batches(self, work)
-        full = len(states) if strict else min(self.batch_size, len(states))
+        full = len(states) if self.strict else min(self.batch_size, len(states))
         size, probes = math.prod(self.model.state_shape), self.probes.count if self.probes else 0
         results = [torch.zeros(0, size + probes + 1, dtype=torch.float64, device="cpu")]
         with self.tangents():
@@ -303,7 +309,7 @@ class ProbabilityFlow(FlowRunner):
             "model": describe_model(self.model),
             **asdict(self.options),
             **self.inputs.describe(),
-            "strict": run.strict,
+            "strict": self.strict,
             "run_seed": run.run_seed,
             "precision": self.precision,
             **({"batch_size": self.batch_size} if self.batch_dependent else {}),

@@ -28,7 +28,6 @@ from scoresde_fast.files import cache_folder, replacing
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.workers import MIN_IMAGES, Item, in_worker, run_parts, split
 from scoresde_fast.model import ScoreFunction, evaluation_mode
-from scoresde_fast.run_options import RunOptions
 
 CHUNK_PIXELS = {"cpu": 2**13, "cuda": 2**17}
 """Pixels in a strict chunk: enough to keep a GPU or one CPU core busy; with a quarter, runs take 1.5 times as long."""
@@ -51,14 +50,16 @@ class Runner(Protocol):
 
     Attributes:
         model: the model, on ``device``.
-        run_options: options of the run.
+        strict: whether results are bit-identical in every batch.
+        chunk_share: the number by which the pixels of a strict chunk, `CHUNK_PIXELS`, are divided.
         precision: precision of the network.
         batch_dependent: whether a result depends on the other results of its batch.
         evaluation: what a step evaluates, such as "output" or "gradient", which determines memory use.
     """
 
     model: ScoreFunction
-    run_options: RunOptions
+    strict: bool
+    chunk_share: int
     device: torch.device
     precision: Precision
     batch_dependent: bool
@@ -108,12 +109,12 @@ class Batches(Generic[Item]):
             return self._run(items, seeds, full, on_step)
 
     def _run(self, items: Sequence[Item], seeds: Sequence[int], full: int, on_step: OnStep | None) -> Tensor:
-        runner, strict = self.runner, self.runner.run_options.strict
+        runner, strict = self.runner, self.runner.strict
         runner.refresh()  # once, before the workers start
         on_cpu = runner.device.type == "cpu"
         threads = torch.get_num_threads() if on_cpu else 1
         if strict:
-            size = chunk_size(runner.model.image_shape, runner.device)
+            size = chunk_size(runner.model.image_shape, runner.device, runner.chunk_share)
             slots = chunks(seeds, size)
             count = 1 if self.sequential else min(len(slots), threads)
         elif runner.batch_dependent or self.sequential:
@@ -139,34 +140,31 @@ class Batches(Generic[Item]):
         raise BatchTooLargeError(_too_large_message(runner, size if strict else len(items)))
 
 
-def chunk_size(image_shape: Sequence[int], device: torch.device) -> int:
-    """Return the number of images in a strict chunk; it depends only on the image size and the device type."""
+def chunk_size(image_shape: Sequence[int], device: torch.device, share: int = 1) -> int:
+    """Return the number of images in a strict chunk, which depends on the image size, the device type and ``share``."""
     pixels = math.prod(image_shape[1:])
-    return min(MAX_CHUNK, max(1, CHUNK_PIXELS.get(device.type, CHUNK_PIXELS["cuda"]) // pixels))
+    return min(MAX_CHUNK, max(1, CHUNK_PIXELS.get(device.type, CHUNK_PIXELS["cuda"]) // (share * pixels)))
 
 
 def chunks(seeds: Sequence[int], size: int) -> list[list[int]]:
-    """Return chunks of ``size`` positions in ``seeds``, with each seed once: seed s in slot s mod ``size``.
+    """Return chunks of ``size`` positions in ``seeds``: that of seed s in slot s mod ``size``.
 
     Empty slots repeat position 0; those results are discarded.
     """
-    first: dict[int, int] = {}
-    for position, seed in enumerate(seeds):
-        first.setdefault(seed, position)
     by_slot: list[list[int]] = [[] for _ in range(size)]
-    for seed, position in first.items():
+    for position, seed in enumerate(seeds):
         by_slot[seed % size].append(position)
     return [list(chunk) for chunk in zip_longest(*by_slot, fillvalue=0)]
 
 
 def _strict_order(slots: list[list[int]], seeds: Sequence[int]) -> list[int]:
-    """Return the index of each seed's result in the joined results of strict chunks."""
+    """Return the index of each position's result in the joined results of strict chunks."""
     size = len(slots[0])
     result_of: dict[int, int] = {}
     for index, position in enumerate(chain(*slots)):
         if seeds[position] % size == index % size:  # in other slots the position only fills a gap
-            result_of.setdefault(seeds[position], index)
-    return [result_of[seed] for seed in seeds]
+            result_of.setdefault(position, index)
+    return [result_of[position] for position in range(len(seeds))]
 
 
 def _too_large_message(runner: Runner, size: int) -> str:
@@ -174,8 +172,8 @@ def _too_large_message(runner: Runner, size: int) -> str:
     sentence = f"a batch of {size} does not fit in the memory of {runner.device}"
     if largest == 0:
         return f"{sentence}, nor does a single image"
-    if runner.run_options.strict:
-        return f"{sentence}; strict=True always uses this size, but without it about {largest} images fit"
+    if runner.strict:
+        return f"{sentence}, and strict runs always use this size: with strict=False about {largest} images fit"
     return f"{sentence}; about {largest} images do: choose batch_size={max(1, largest - largest // SPARE)} or less"
 
 

@@ -62,6 +62,7 @@ class TableRunner:
         RuntimeError: the backend is not available; the message gives the reason.
     """
 
+    chunk_share = 1
     _evaluators: tuple[Evaluator, Evaluator]  # of the network, and of the guided network
     _evaluates: tuple[Evaluate, ...]  # the same, compiled if requested
 
@@ -78,7 +79,8 @@ class TableRunner:
     ) -> None:
         self.model, self.run_options, self.device, self._inputs = model, run, device, inputs
         self.batch_dependent = langevin_norm == "batch" and any(row.langevin is not None for row in table.rows)
-        if run.strict and self.batch_dependent:
+        self.strict = run.strict is True
+        if self.strict and self.batch_dependent:
             raise ValueError(
                 "strict=True excludes langevin_norm='batch', which makes an image depend on its batch: "
                 "choose langevin_norm='sample'"
@@ -127,7 +129,7 @@ class TableRunner:
         self._evaluators = in_worker(make) if self.device.type == "cpu" else make()
         self._evaluates = self._evaluators
         if self._compiling:
-            options = COMPILE_OPTIONS | (STRICT_OPTIONS if self.run_options.strict else {})
+            options = COMPILE_OPTIONS | (STRICT_OPTIONS if self.strict else {})
             self._evaluates = tuple(
                 torch.compile(each, fullgraph=True, dynamic=False, options=options) for each in self._evaluators
             )
@@ -164,7 +166,7 @@ class TableRunner:
         with (
             torch.inference_mode(not guided),
             torch.no_grad(),
-            arithmetic(self._requested, self.device, strict=self.run_options.strict),
+            arithmetic(self._requested, self.device, strict=self.strict),
         ):
             yield
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scoresde_fast.errors import unknown_message
+from scoresde_fast.errors import shown, unknown_message
 
 NETWORK_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FLOAT_DTYPES = (*NETWORK_DTYPES, torch.float64)
@@ -106,7 +106,7 @@ def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
 def require_unsigned(name: str, value: int, bits: int) -> None:
     """Raise ValueError unless ``value`` is an unsigned integer of ``bits`` bits."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**bits:
-        raise ValueError(f"{name} {value!r} is out of range: choose an integer from 0 to 2^{bits} - 1")
+        raise ValueError(f"{name} {shown(value)} is out of range: choose an integer from 0 to 2^{bits} - 1")
 
 
 def require_sample_ids(sample_ids: Tensor, batch_name: str, batch: Tensor) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from scoresde_fast.errors import unknown_message
 from scoresde_fast.sdes import CLDSDE, SDE, Array, ScalarSDE
-from scoresde_fast.solvers.grids import TimeGrid
+from scoresde_fast.solvers.grids import MOST_STEPS, TimeGrid, require_steps
 from scoresde_fast.solvers.table import AnyRow, PairRow, Row
 
 
@@ -87,12 +87,15 @@ def with_corrector(
     if not isinstance(sde, CORRECTORS[name].sdes):
         fitting = " or ".join(repr(other) for other, entry in CORRECTORS.items() if isinstance(sde, entry.sdes))
         raise ValueError(f"corrector {name!r} is not defined on the SDE {sde.name!r}; choose {fitting}, or 'none'")
-    if steps < 1:
-        raise ValueError(f"corrector_steps is {steps}; it must be at least 1, or choose corrector='none'")
-    if not (snr > 0 and math.isfinite(snr)):
-        raise ValueError(f"snr is {snr}; it must be a finite number greater than 0")
+    if steps < 1 or steps > MOST_STEPS:
+        raise ValueError(
+            f"corrector_steps is {steps}; it must be an integer from 1 to {MOST_STEPS}, or choose corrector='none'"
+        )
+    if not (snr > 0 and math.isfinite(snr * snr)):
+        raise ValueError(f"snr is {snr}; it must be greater than 0, and its square finite")
 
     def fill_both(grid: TimeGrid) -> list[AnyRow]:
+        require_steps(steps * len(grid), name="the number of all corrector steps")
         rows: list[AnyRow] = []
         predictions = fill(grid)
         rows_per_step = len(predictions) // len(grid)

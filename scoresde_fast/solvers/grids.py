@@ -9,13 +9,13 @@ to ``start`` and 1 to ``stop``.  List it in `GRIDS`, in the same order in the ty
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from scoresde_fast.errors import unknown_message
+from scoresde_fast.errors import shown, unknown_message
 from scoresde_fast.sdes import SDE, Array, Discretisation, DiscretisedSDE, ScalarSDE
 from scoresde_fast.sdes.scalar import table_index, table_times
 from scoresde_fast.solvers.noise_schedule import invert, time_of
@@ -48,6 +48,8 @@ def logsnr(sde: SDE, start: float, stop: float, fraction: Array) -> Array:
     return time_of(sde, np.exp(uniform(sde, high, low, fraction)), stop, start)
 
 
+MOST_STEPS = 1_000_000
+"""Largest number of steps: the tables of more fill the memory."""
 SIGMAS = "sigmas"
 """The first entry of `SolverOptions.grid` if the others are values of std / scale."""
 START_TOLERANCE = 0.01
@@ -167,15 +169,15 @@ def grid_values(grid: Any) -> str | tuple[float | str, ...]:
         kind, _, text = grid.rpartition(":")
         values: Any = text.split(",")
     else:
-        kind, values = "", grid
-        if len(grid) and isinstance(grid[0], str):
-            kind, values = grid[0], grid[1] if len(grid) == 2 else grid[1:]
+        kind, values = "", list(grid) if isinstance(grid, Iterable) and getattr(grid, "ndim", 1) else []
+        if values and isinstance(values[0], str):
+            kind, values = values[0], values[1] if len(values) == 2 else values[1:]
     try:
         numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = ()
     if kind not in ("", SIGMAS) or not numbers:
-        raise ValueError(f"grid is {grid!r}; it must be a name, times such as 1,0.5,0.1, or sigmas:80,10,1,0.1")
+        raise ValueError(f"grid is {shown(grid)}; it must be a name, times such as 1,0.5,0.1, or sigmas:80,10,1,0.1")
     return (kind, *numbers) if kind else numbers
 
 
@@ -200,7 +202,7 @@ def grid_of_values(sde: SDE, grid: tuple[float | str, ...]) -> TimeGrid:
         edges = np.append(sde.T, edges[1:])
     if not (np.diff(edges) < 0).all() or not 0 < edges[-1] < edges[0] <= sde.T:
         raise ValueError(
-            f"grid is {_shortened(values)}; times must fall, from {sde.T:g} or less to above 0: give values of std / "
+            f"grid is {_shown(values)}; times must fall, from {sde.T:g} or less to above 0: give values of std / "
             "scale as ('sigmas', values)"
         )
     edges = sde.trained_times(edges)
@@ -215,13 +217,15 @@ def grid_of_values(sde: SDE, grid: tuple[float | str, ...]) -> TimeGrid:
     return TimeGrid.between(edges)
 
 
-def _shortened(values: Array) -> str:
+def _shown(values: Array) -> str:
     """Return the values in a message: at most the first and the last three."""
     texts = [f"{value:g}" for value in values]
     return ", ".join(texts if len(texts) <= 6 else [*texts[:3], "...", *texts[-3:]])
 
 
-def require_steps(steps: int, least: int = 1) -> None:
-    """Raise ``ValueError`` unless ``steps`` is an integer of at least ``least``."""
+def require_steps(steps: int, least: int = 1, name: str = "steps") -> None:
+    """Raise ``ValueError`` unless ``steps`` is an integer from ``least`` to `MOST_STEPS`."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < least:
-        raise ValueError(f"steps is {steps!r}; it must be an integer of at least {least}")
+        raise ValueError(f"{name} is {shown(steps)}; it must be an integer of at least {least}")
+    if steps > MOST_STEPS:
+        raise ValueError(f"{name} is {shown(steps)}; it must be at most {MOST_STEPS}, so that the table fits in memory")

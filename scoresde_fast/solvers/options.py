@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.run_options import use_plain_numbers
+from scoresde_fast.run_options import require_types
 from scoresde_fast.solvers.grids import SIGMAS, grid_values
 from scoresde_fast.solvers.restart import RestartInterval, restart_intervals
 
@@ -73,11 +73,11 @@ class SolverOptions:
     langevin_norm: Norm = "sample"
 
     def __post_init__(self) -> None:
-        use_plain_numbers(self)
+        require_types(self)
         for name, amount in (("eta", self.eta), ("churn", self.churn)):
             if amount is None:
                 continue
-            if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
+            if not (amount >= 0 and math.isfinite(amount * amount)):
                 raise ValueError(f"{name} is {amount!r}; it must be a finite number of at least 0")
             if self.probability_flow and amount:
                 raise ValueError(

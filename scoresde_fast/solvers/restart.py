@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from scoresde_fast.errors import shown
 from scoresde_fast.sdes import SDE
-from scoresde_fast.solvers.grids import TimeGrid
+from scoresde_fast.solvers.grids import TimeGrid, require_steps
 from scoresde_fast.solvers.noise_schedule import forward_step
 from scoresde_fast.solvers.table import AnyRow
 
@@ -64,6 +65,11 @@ def restart_intervals(restart: Any) -> tuple[RestartInterval, ...]:
         ValueError: the string has another form.
     """
     if not isinstance(restart, str):
+        if not isinstance(restart, Sequence):
+            raise ValueError(
+                f"restart is {shown(restart)}; it must be T_MIN:T_MAX:TIMES:STEPS, as in 0.1:0.3:2:5, or a tuple "
+                "of (t_min, t_max, times, steps)"
+            )
         return tuple(tuple(interval) if isinstance(interval, list) else interval for interval in restart)
     intervals = []
     for part in restart.split(","):
@@ -78,9 +84,9 @@ def restart_intervals(restart: Any) -> tuple[RestartInterval, ...]:
 def _require_intervals(sde: SDE, intervals: Sequence[Any], eps: float) -> None:
     """Raise ``ValueError`` unless ``intervals`` are valid for a run to ``eps`` on the SDE."""
     for interval in intervals:
-        if not isinstance(interval, Sequence) or len(interval) != 4:
+        if not isinstance(interval, Sequence) or len(interval) != 4 or not all(map(_is_number, interval)):
             raise ValueError(
-                f"restart has the interval {interval!r}; it must be four numbers, (t_min, t_max, times, steps)"
+                f"restart has the interval {shown(interval)}; it must be four numbers, (t_min, t_max, times, steps)"
             )
         t_min, t_max, times, steps = interval
         if not eps < t_min < t_max <= sde.T:
@@ -89,5 +95,11 @@ def _require_intervals(sde: SDE, intervals: Sequence[Any], eps: float) -> None:
                 f"where eps is {eps:g}"
             )
         for name, value in (("times", times), ("steps", steps)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"restart has {name}={value!r}; it must be an integer of at least 1")
+            require_steps(value, name=f"restart's number of {name}")
+
+    rows = sum(times * steps for _, _, times, steps in intervals)
+    require_steps(rows, 0, name="restart's number of all steps")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -127,6 +127,7 @@ def test_second_run(calls: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
         (["--flow"], "--flow is now called --probability-flow"),
         (["--no-parity"], "--parity is now called --original"),
         (["--shard", "3"], "--shard '3' is not a shard"),
+        (["--seeds", "0-9223372036854775807"], "are 9223372036854775808 seeds; a set has at most 9223372036854775807"),
         (["--shard", "17/16"], "--shard 17/16 does not exist; the shards are 1/16 to 16/16"),
     ],
 )
@@ -197,10 +198,19 @@ def test_usage(arguments: list[str]) -> None:
     assert end.value.code == 2
 
 
+def test_suggestions_are_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped option gets suggestions among the options of its own command, without those of others."""
+    with pytest.raises(SystemExit):
+        main(["sample", "digits-vp", "--step", "5"])
+    message = capsys.readouterr().err
+    assert "--steps" in message and "--reference-steps" not in message and "colorize" not in message
+
+
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     """The message names the closest command."""
-    assert main(["sampel", "digits-vp"]) == 2
-    assert "unknown command 'sampel' - did you mean 'sample'?" in capsys.readouterr().err
+    for command in ("sampel", "smaple", "Sample"):
+        assert main([command, "digits-vp"]) == 2
+        assert f"unknown command {command!r} - did you mean 'sample'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

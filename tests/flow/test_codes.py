@@ -83,7 +83,6 @@ def test_interpolation_is_a_great_circle() -> None:
         (lambda m: sf.encode(m, torch.full((1, 1, 2, 2), 1.5)), r"must be in \[0, 1\]"),
         (lambda m: sf.decode(m, torch.zeros(1, 2, 2, 2)), r"this model's have \(1, 2, 2\)"),
         (lambda m: sf.decode(m, torch.zeros(1, 1, 2, 2), temperature=0.0), "temperature is 0.0"),
-        (lambda m: sf.encode(m, torch.zeros(2, 1, 2, 2), seeds=[1, 1], strict=True), "a fixed slot"),
         (lambda m: sf.interpolate(torch.ones(3), -torch.ones(3), 4), "opposite directions"),
         (lambda m: sf.interpolate(torch.ones(3), torch.ones(2), 4), "two of the same shape"),
         (lambda m: sf.interpolate(torch.ones(3), torch.ones(3), 1), "at least 2, for the two ends"),

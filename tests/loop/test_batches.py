@@ -15,7 +15,6 @@ import scoresde_fast as sf
 from scoresde_fast.loop.batches import CHUNK_PIXELS, Batches, BatchTooLargeError, chunk_size, chunks
 from scoresde_fast.mixture import ExactScore
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.run_options import RunOptions
 from scoresde_fast.sdes import VPSDE
 
 
@@ -39,7 +38,7 @@ def test_strict_images_are_bit_identical(
 def test_chunks() -> None:
     """Each seed has a fixed slot, consecutive seeds fill chunks, and no seed is lost."""
     assert chunks(range(6, 14), 8) == [[2, 3, 4, 5, 6, 7, 0, 1]]
-    assert chunks([5, 13, 13, 0], 4) == [[3, 0, 0, 0], [0, 1, 0, 0]]
+    assert chunks([5, 13, 13, 0], 4) == [[3, 0, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0]]
     assert [chunk_size((3, n, n), torch.device(d)) for d in ("cpu", "cuda") for n in (8, 32, 1024)] == [
         128, 8, 1, 128, 128, 1,
     ]  # fmt: skip
@@ -54,7 +53,7 @@ def test_results_come_from_the_slots_of_their_seeds(
     monkeypatch.setitem(CHUNK_PIXELS, "cpu", 32 * 4)
     runner = SimpleNamespace(
         device=torch.device("cpu"), refresh=lambda: None, prepare=lambda size: None, size_for=lambda batch, full: 48,
-        batch_dependent=False, run_options=RunOptions(strict=strict), model=SimpleNamespace(image_shape=(1, 2, 2)),
+        batch_dependent=False, strict=strict, chunk_share=1, model=SimpleNamespace(image_shape=(1, 2, 2)),
         networks=(),
     )  # fmt: skip
 

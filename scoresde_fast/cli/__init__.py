@@ -21,6 +21,7 @@ from scoresde_fast.cli.bench import Bench, BenchSolvers
 from scoresde_fast.cli.conditional import Colorize, Inpaint, Restore
 from scoresde_fast.cli.evaluate import Eval, EvalLoss, EvalStats
 from scoresde_fast.cli.models import Convert, Train
+from scoresde_fast.cli.options import PATHS
 from scoresde_fast.cli.probability_flow import Decode, Encode, Interpolate, Likelihood
 from scoresde_fast.cli.sample import Sample, Verify
 from scoresde_fast.errors import INTERRUPTED, INTERRUPTED_MESSAGE, RENAMED, unknown_message
@@ -99,7 +100,8 @@ def _run(arguments: list[str]) -> int:
     if " ".join(arguments[:2]) in COMMANDS:  # "eval stats" is one subcommand for tyro
         arguments = [" ".join(arguments[:2]), *arguments[2:]]
     try:
-        command = _parse(arguments)
+        with PATHS:
+            command = _parse(arguments)
         with _one_line_warnings():
             command.run()
     except (ZeroDivisionError, OverflowError):

@@ -102,6 +102,9 @@ class Eval(SamplerOptions, ExtractorOptions):
     few: Flag = False
     """Allow FID of fewer images than features, although it is hardly meaningful."""
 
+    check: Flag = False
+    """For a set that sample wrote: compare its files with their digests first, as verify does."""
+
     out: Annotated[Path | None, NO_DEFAULT] = None
     """JSON file for the metrics and all settings."""
     html: Annotated[Path | None, NO_DEFAULT] = None
@@ -150,9 +153,12 @@ class Eval(SamplerOptions, ExtractorOptions):
         from scoresde_fast.data.sources import open_images
         from scoresde_fast.evaluation import SampledImages
         from scoresde_fast.generate import parse_seeds
+        from scoresde_fast.generate.verify import require_sound
 
         if not _is_model(self.source):
             _check_source_name(self.source)
+            if self.check:
+                require_sound(self.source)
             size = self.computing.batch_size
             images = open_images(self.source, trust_pickle=self.trust_pickle)
             return images, self.source, size if isinstance(size, int) else 64

@@ -7,12 +7,15 @@ import re
 from collections.abc import Collection
 from dataclasses import Field, dataclass, field, fields, make_dataclass
 from inspect import cleandoc
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeAlias, get_args, get_type_hints
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from scoresde_fast.cli.network_inputs import NetworkInputOptions
 from scoresde_fast.cli.process import process_device, use_threads
+from scoresde_fast.files import user_path
 from scoresde_fast.flow.options import AdaptiveOptions, FlowOptions
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.solvers.options import SolverOptions
@@ -44,6 +47,24 @@ Data = Positional[
         ),
     ]
 ]
+
+
+PATHS = ConstructorRegistry()
+"""How tyro makes the paths of all options."""
+
+
+@PATHS.primitive_rule
+def _path(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """Return how an option that is a path is made from its text, see `user_path`."""
+    if kind.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda texts: user_path(texts[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
 
 
 def optional(options: type, *, otherwise: str = "", without: Collection[str] = ()) -> type:

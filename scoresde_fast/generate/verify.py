@@ -147,6 +147,14 @@ def verify(out: str | Path, on_image: Callable[[int], object] = lambda total: No
     )
 
 
+def require_sound(out: str | Path) -> None:
+    """Raise ValueError unless `verify` finds the set ``out`` sound; raise also as `verify`."""
+    findings = verify(out)
+    if not findings.sound:
+        faults = "; ".join(str(findings).splitlines()[1:-1])
+        raise ValueError(f"{out} is not sound ({faults}); repair it: scoresde-fast verify {out} --repair")
+
+
 def _fault_of_file(path: Path, expected: str) -> str | None:
     try:
         return None if file_digest(path) == expected else "it does not match its digest"

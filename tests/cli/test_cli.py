@@ -54,7 +54,7 @@ def test_sample(calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFix
     model, options = calls["sampler"]
     assert model.name == "model digits-ve"
     assert options == {"device": "cpu"}
-    assert len(list((tmp_path / "set").rglob("*.png"))) == 5
+    assert len(list((tmp_path / "set").rglob("*.png"))) == 4
     printed = capsys.readouterr()
     assert printed.out.startswith("4 images (6 NFE each) in ")
     assert printed.out.endswith(f"images/s -> {tmp_path / 'set.grid.png'}\n")
@@ -255,3 +255,21 @@ def test_starts_without_torch() -> None:
     program = "import scoresde_fast, sys; before = 'torch' in sys.modules; import scoresde_fast.cli"
     program += "; sys.exit(before != ('torch' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "command", [["sample", "digits-ve"], ["train", "digits-ve"], ["encode", "digits-ve", "digits"]]
+)
+def test_paths(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command takes an empty path for the current folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as code:
+        main([*command, "--out", ""])
+    assert code.value.code == 2 and not list(tmp_path.iterdir())
+
+
+def test_home(calls: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that begins with ~ is in the home folder, also where the shell does not replace it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["sample", "digits-ve", "--seeds", "0", "--out", "~/set"]) == 0
+    assert (tmp_path / "set/000/000000.png").exists()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 RIGHT, TRACEBACK, UNCLEAR, SILENT, UNDETECTED = "right", "traceback", "unclear", "silent", "undetected"
 CRASH, HANG, HEAVY = "crash", "hang", "heavy"
@@ -54,12 +55,14 @@ class Case:
     Attributes:
         place: what the input attacks: a part of a file, an option, a command.
         what: the input, short enough to repeat it by hand.
-        run: makes the input in a new folder, which is its argument, and judges the answer.
+        run: tries the input and judges the answer; its argument is the result of ``prepare``.
+        prepare: makes the input in a new folder, which is its argument; neither its time nor its memory counts.
     """
 
     place: str
     what: str
-    run: Callable[[Path], Outcome]
+    run: Callable[[Any], Outcome]
+    prepare: Callable[[Path], Any] = lambda folder: folder
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,9 @@ def judged(
 ) -> Outcome:
     """Return the outcome of ``call``.
 
-    An error is right if it is one of `SENTENCES`, or one of ``sentences`` that the package itself raises, and clear. A result is right if ``accepted`` of it is empty, or if
-    a warning was issued; otherwise ``accepted`` says what is wrong.
+    An error is right if it is one of `SENTENCES`, or one of ``sentences`` that the package itself raises, and clear.
+    A result is right if ``accepted`` of it is empty, or if a warning was issued; otherwise ``accepted`` says what is
+    wrong.
     """
     with warnings.catch_warnings(record=True) as issued:
         warnings.simplefilter("always")

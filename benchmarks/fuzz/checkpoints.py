@@ -30,6 +30,7 @@ RECIPE: dict[str, Any] = {
     "model": {"name": "ncsnpp", "nf": 8, "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": []},
     "data": {"dataset": "digits", "image_size": 16, "num_channels": 3, "centered": True, "random_flip": False},
     "training": {"sde": "vpsde", "batch_size": 4, "n_iters": 2, "snapshot_freq": 1},
+    "sampling": {"steps": 2},
 }
 Weights = dict[str, Tensor]
 
@@ -97,7 +98,7 @@ class _Target:
         self.weights = load(file.parent)
 
     def damaged(self, random: Random) -> Case:
-        what, offset, content = damage(random, self.content)
+        what, _, content = damage(random, self.content)
         # No format guards the bytes of a weight; what an end that is missing changes must be noticed.
         accepted = self.unchanged if what.startswith("cut") else self.finite
         return self._case("damaged", what, lambda file: file.write_bytes(content), accepted)

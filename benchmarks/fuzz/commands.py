@@ -8,10 +8,11 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ import scoresde_fast as sf
 from benchmarks.fuzz.cases import MAX_MESSAGE, SHOWN, SILENT, TRACEBACK, UNCLEAR, Case, Outcome, of_error
 from benchmarks.fuzz.checkpoints import RECIPE
 from benchmarks.fuzz.crafted import picture
+from scoresde_fast import cli
 from scoresde_fast.checkpoints import save
 from scoresde_fast.cli import COMMANDS, PROGRAM, main
 from scoresde_fast.data.codecs import encode_png
@@ -50,15 +52,18 @@ LINES = {
 """A short valid line of each command; its files are in the shared folder."""
 
 INVALID: dict[str, list[str]] = {
-    "INT": ["-1", "2.5", "x", "", "1e3", "nan", "0x10"],
+    "INT": ["-1", "2.5", "x", "", "1e3", "nan", "0x10", "1" * 4400],
     "FLOAT": ["nan", "inf", "-inf", "x", "", "1e999", "-1"],
     "{": ["", "unknown", "-"],
-    "--seeds": ["", "1-", "3-1", "1,1", "-1", "1.5", "x", "0-9223372036854775807", "0-99999999999999999999", "1;2", " "],
+    "--seeds": ["", "1-", "3-1", "1,1", "-1", "1.5", "x", "0-9223372036854775807",
+                "0-99999999999999999999", "1;2", " "],
     "--shard": ["0/2", "3/2", "1/0", "1", "a/b", "1/2/3", "-1/2", ""],
     "--grid": ["", "unknown", "1,2", "1,x", "sigmas:", "nan,0.1", "1,1"],
     "--restart": ["", "0.1:0.3", "0.3:0.1:2:5", "nan:0.3:2:5", "0.1:0.3:-1:5", "0.1:5:2:5"],
     "--solver": ["", "DDIM", "unknown", "pc "],
-    "--operator": ["", "unknown", "sr", "sr:0", "sr:-1", "sr:3.5", "sr:1000000000", "blur:nan", "blur:-1", "blur:1e9", "box:1,2", "mask:", "mask:a.jpg", "random:2", "random:nan"],
+    "--operator": ["", "unknown", "sr", "sr:0", "sr:-1", "sr:3.5", "sr:1000000000",
+                   "blur:nan", "blur:-1", "blur:1e9", "box:1,2", "mask:", "mask:a.jpg",
+                   "random:2", "random:nan"],
     "--device": ["", "gpu", "cuda:99", "cuda:x", "meta"],
     "--backend": ["", "unknown"],
     "--class": ["", "99", "-1", "unknown"],
@@ -66,7 +71,8 @@ INVALID: dict[str, list[str]] = {
     "--extractor": ["", "unknown"],
     "--corrector": ["", "unknown"],
     "--out": [""],
-    "MODEL": ["", "unknown", "nowhere/model", "a.png", "set", "digits-vpp", "recipe.json", "x.py:y", "no.module:x", ".pth"],
+    "MODEL": ["", "unknown", "nowhere/model", "a.png", "set", "digits-vpp", "recipe.json", "x.py:y",
+              "no.module:x", ".pth"],
     "IMAGES": ["", "unknown", "nowhere.png", "digits:unknown", "a.png@0", "model", "recipe.json"],
     "OUT": ["", "nowhere", "nowhere.npz", "a.png", "model"],
     "SOURCE": ["", "unknown", "nowhere.png", "digits:unknown", "recipe.json"],
@@ -78,9 +84,17 @@ INVALID: dict[str, list[str]] = {
 VALID = {("--seed", "-1"), ("--rng-seed", "-1"), ("--guidance-scale", "-1"), ("--class-scale", "-1"), ("--scale", "-1"),
          ("--device", ""), ("--backend", "")}  # fmt: skip
 """Exceptions: values that may be valid."""
-WILD = ["", "x" * 300, "x" * 5000, "a\nb", "../..", "/proc/self/mem", "/dev/null", "/dev/full", "~/x", "-", "\udcff", "s-{0..1000000000}.tar",
-        "run[1].tar", "*.tar", "{}", "digits@99999999999", "cld-toy", "99999999999999999999", "9" * 400, "1" * 5000, "null", "a.png", "%s%n", "../new.npz", "x.h5"]  # fmt: skip
+WILD = ["", "x" * 300, "a\nb", "../..", "/proc/self/mem", "/dev/null", "/dev/full", "~/x", "-", "\udcff",
+        "s-{0..1000000000}.tar", "run[1].tar", "*.tar", "{}", "digits@99999999999", "cld-toy", "99999999999999999999",
+        "9" * 400, "null", "a.png", "%s%n", "../new.npz", "x.h5"]  # fmt: skip
 """Values of which any may be valid for some option."""
+UNUSED = ("verify", "eval")
+"""Commands that, on a set, do not use the options for models."""
+LONG = ("bench", "bench solvers")
+"""Commands whose valid lines take too long."""
+
+
+format_error = cli._one_line
 
 
 class _Option(NamedTuple):
@@ -91,9 +105,9 @@ class _Option(NamedTuple):
 def commands(random: Random, count: int, shared: Path) -> Iterator[Case]:
     """Lines with one invalid or wild value, or a wrong form; run in this process."""
     _write_files(shared)
-    options = {command: list(_options(command)) for command in LINES}
-    for index in range(count):
+    for _ in range(count):
         command = random.choice(list(LINES))
+        options = _options(command)
         words = LINES[command].split()
         choice = random.random()
         if choice < 0.15:
@@ -101,17 +115,19 @@ def commands(random: Random, count: int, shared: Path) -> Iterator[Case]:
             invalid = what != "repeated"
         elif choice < 0.3 and words and not words[0].startswith("-"):
             # Another argument in the place of the first one.
-            kind = next((option.name for option in options[command] if not option.name.startswith("-")), "SOURCE")
+            kind = next((option.name for option in options if not option.name.startswith("-")), "SOURCE")
             values = INVALID.get(kind, INVALID["SOURCE"])
-            invalid = random.random() < 0.7
+            invalid = command in LONG or random.random() < 0.7
             words = [*command.split(), random.choice(values if invalid else WILD), *words[1:]]
         else:
-            taking_values = [option for option in options[command] if option.type and option.name.startswith("-")]
+            taking_values = [option for option in options if option.type and option.name.startswith("-")]
             option = random.choice(taking_values or [_Option("--unknown", "INT")])
-            values = INVALID.get(option.name) or INVALID.get(option.type[:1]) or INVALID.get(option.type.strip("[]"), [])
-            invalid = bool(values) and random.random() < 0.7
+            values = (
+                INVALID.get(option.name) or INVALID.get(option.type[:1]) or INVALID.get(option.type.strip("[]"), [])
+            )
+            invalid = bool(values) and (command in LONG or random.random() < 0.7)
             value = random.choice(values if invalid else WILD)
-            invalid = invalid and (option.name, value) not in VALID
+            invalid = invalid and command not in UNUSED and (option.name, value) not in VALID
             words = [*command.split(), *_without(words, option.name), f"{option.name}={value}"]
         line = " ".join(word if len(word) < 60 else f"{word[:50]}... ({len(word)})" for word in words)
         yield Case(command, ascii(line)[1:-1], partial(_run, words, invalid, shared))
@@ -123,7 +139,12 @@ def _wrong_form(random: Random, command: str, words: list[str]) -> tuple[str, li
         "unknown option": [*command.split(), *words, "--unknown", "3"],
         "without a value": [*command.split(), *words, "--out"],
         "one argument too many": [*command.split(), *words, "more", "more"],
-        "without its arguments": [*command.split(), *[word for word in words if word.startswith("-")][:0], "--raw", "x"],
+        "without its arguments": [
+            *command.split(),
+            *[word for word in words if word.startswith("-")][:0],
+            "--raw",
+            "x",
+        ],
         "repeated": [*command.split(), *words, *words[-2:]],
         "upper case": [command.upper(), *words],
         "a value for a flag": [*command.split(), *words, "--strict=maybe"],
@@ -140,13 +161,14 @@ def _without(words: list[str], name: str) -> list[str]:
     return words[:index] + words[index + 2 :]
 
 
-def _options(command: str) -> Iterator[_Option]:
-    """Yield the options and arguments of a command, from its help."""
+@cache
+def _options(command: str) -> list[_Option]:
+    """Return the options and arguments of a command, from its help."""
     output = _stream()
     with redirect_stdout(output), suppress(SystemExit):
         main([*command.split(), "--help"])
-    for match in re.finditer(r"^│ (--[a-z-]+|[A-Z]{3,})(?:, --no-[a-z-]+)?(?: ([A-Z\[{]\S*))?", _text(output), re.MULTILINE):
-        yield _Option(match[1], match[2] or "")
+    pattern = r"^│ (--[a-z-]+|[A-Z]{3,})(?:, --no-[a-z-]+)?(?: ([A-Z\[{]\S*))?"
+    return [_Option(*match) for match in re.findall(pattern, _text(output), re.MULTILINE)]
 
 
 def _write_files(folder: Path) -> None:
@@ -169,8 +191,15 @@ def _run(words: list[str], invalid: bool, shared: Path, folder: Path) -> Outcome
         (folder / path.name).symlink_to(path)
     os.environ |= {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
     output, errors = _stream(), _stream()
+    caught: list[Exception] = []
+
+    def keep(error: Exception) -> str:
+        caught.append(error)
+        return format_error(error)
+
     try:
-        with redirect_stdout(output), redirect_stderr(errors):
+        # The error that the line is made of tells whether its words are the package's own.
+        with redirect_stdout(output), redirect_stderr(errors), patch.object(cli, "_one_line", keep):
             code = main(words)
     except SystemExit as exit:
         code = exit.code if isinstance(exit.code, int) else 0 if exit.code is None else 1
@@ -186,11 +215,12 @@ def _run(words: list[str], invalid: bool, shared: Path, folder: Path) -> Outcome
         if (folder / "~").exists():
             return Outcome(SILENT, "a folder named ~")
         return Outcome(SILENT, f"{words[-1].partition('=')[0]} accepted") if invalid else Outcome()
-    own = [line for line in text.splitlines() if line.startswith(f"{PROGRAM}: ")]
-    is_usage = "╭─" in text and "╰─" in text
-    if code == 2 and (len(own) != 1 or len(own[0]) > MAX_MESSAGE) and not is_usage:
-        return Outcome(UNCLEAR, "no sentence" if len(own) != 1 else "too long", text[-SHOWN:])
-    return Outcome()
+    if code == 1 or "╭─" in text:  # findings of verify, or a mistake in the usage, in a box
+        return Outcome()
+    last = (text.strip().splitlines() or [""])[-1]  # warnings may come first
+    if not last.startswith(f"{PROGRAM}: ") or len(last) > MAX_MESSAGE:
+        return Outcome(UNCLEAR, "too long" if last.startswith(PROGRAM) else "no sentence", text[-SHOWN:])
+    return of_error(caught[-1]) if caught else Outcome()
 
 
 def _stream() -> io.TextIOWrapper:

@@ -54,8 +54,8 @@ OTHERS: dict[type, list[Any]] = {
     float: [nan, inf, -1.0, 0.0, 1e38, 1e308, None, "x"],
     str: ["", "up", "down", "none", "x" * 10_000, None, 3],
     list: [[], [nan], [1.0] * 1000, [1e308, 1e308], [1.0, 2.0], None, "x"],
-    type(None): [3, "x", torch.zeros(1), torch.zeros(0), torch.ones(2, 3, 4, 5), torch.full((1,), -1000, dtype=torch.int64),
-                 torch.full((1,), 2**40, dtype=torch.int64)],
+    type(None): [3, "x", torch.zeros(1), torch.zeros(0), torch.ones(2, 3, 4, 5), torch.tensor([-1000]),
+                 torch.tensor([2**40])],
 }  # fmt: skip
 """What becomes of an argument that is no tensor."""
 

@@ -48,8 +48,8 @@ INVALID: dict[Any, list[Any]] = {
 HUGE = [10**9, 10**12, 10**30]
 MORE_INVALID: dict[str, list[Any]] = {
     **dict.fromkeys(("nf", "num_res_blocks", "num_scales", "image_size", "num_channels", "steps"), HUGE),
-    **dict.fromkeys(("sigma_max", "beta_max", "label_scale", "fourier_scale"), [-1.0, 1e308]),
-    **dict.fromkeys(("sigma_min", "beta_min", "snr", "lr", "m_inv", "gamma", "beta0"), [-1.0, 0.0]),
+    **{name: [-1.0, 1e308] for name in ("sigma_max", "beta_max", "label_scale", "fourier_scale")},
+    **{name: [-1.0, 0.0] for name in ("sigma_min", "beta_min", "snr", "lr", "m_inv", "gamma", "beta0")},
     "ch_mult": [[], [10**9], [1] * 1000],
     "fir_kernel": [[], [1e308, 1e308], [1e-320]],
     "sampling.eps": [5.0, -1.0, 0.0],
@@ -65,11 +65,16 @@ MAY_BE_NEGATIVE = ("grad_clip",)
 def configurations(random: Random, count: int, shared: Path) -> Iterator[Case]:
     """Configurations with one to three invalid values, and broken files; loaded, built, and sampled in one step."""
     hints = {section: get_type_hints(cls) for section, cls in get_type_hints(Config).items()}
+    invalid_sections: tuple[Any, ...] = (3, [], "x", None)
     options = [(section, name, value)
                for section, names in hints.items()
                for name, hint in names.items()
                for value in _invalid(section, name, hint)]  # fmt: skip
-    options += [("model", "unknown", 1), ("unknown", "", {}), *((section, "", value) for section in hints for value in (3, [], "x", None))]
+    options += [
+        ("model", "unknown", 1),
+        ("unknown", "", {}),
+        *((section, "", value) for section in hints for value in invalid_sections),
+    ]
     texts = list(BROKEN_FILES.items())
     for index in range(count):
         if index % 20 == 0:
@@ -127,7 +132,12 @@ def _invalid(section: str, name: str, hint: Any) -> list[Any]:
     """Return invalid values for an option of a configuration with this type."""
     optional = get_origin(hint) in (Union, types.UnionType)
     kind = get_args(hint)[0] if optional else hint
-    values = [*INVALID[get_origin(kind) or kind], *MORE_INVALID.get(name, ()), *MORE_INVALID.get(f"{section}.{name}", ()), *([] if optional else [None])]
+    values = [
+        *INVALID[get_origin(kind) or kind],
+        *MORE_INVALID.get(name, ()),
+        *MORE_INVALID.get(f"{section}.{name}", ()),
+        *([] if optional else [None]),
+    ]
     return [value for value in values if not (name in MAY_BE_NEGATIVE and isinstance(value, float) and value < 0)]
 
 
@@ -148,7 +158,8 @@ OPTIONS: dict[str, list[Any]] = {
     "corrector": NAMES,
     "corrector_steps": [*COUNTS, 10**9],
     "snr": AMOUNTS,
-    "grid": [*NAMES, [1], [0.5, 1.0], [nan, 0.1], [inf, 0.1], "1,2", "1,0.5,x", "sigmas:", [2.0, 0.1], [1.0, -0.1], [[1, 0.5]], ("sigmas", []), [1.0, 1.0]],
+    "grid": [*NAMES, [1], [0.5, 1.0], [nan, 0.1], [inf, 0.1], "1,2", "1,0.5,x", "sigmas:",
+             [2.0, 0.1], [1.0, -0.1], [[1, 0.5]], ("sigmas", []), [1.0, 1.0]],
     "probability_flow": FLAGS,
     "denoise": FLAGS,
     "eps": [*AMOUNTS, 5.0, 0.0],
@@ -156,7 +167,8 @@ OPTIONS: dict[str, list[Any]] = {
     "original": FLAGS,
     "eta": AMOUNTS,
     "churn": AMOUNTS,
-    "restart": ["", "0.1:0.3", "0.3:0.1:2:5", "nan:0.3:2:5", "0.1:0.3:-1:5", "0.1:0.3:2:0", "0.1:5:2:5", "0.1:0.3:1000000000:5", ((0.1, 0.3, 2),), 3, {}, [1]],
+    "restart": ["", "0.1:0.3", "0.3:0.1:2:5", "nan:0.3:2:5", "0.1:0.3:-1:5", "0.1:0.3:2:0",
+                "0.1:5:2:5", "0.1:0.3:1000000000:5", ((0.1, 0.3, 2),), 3, {}, [1]],
     "langevin_norm": NAMES,
     "rtol": AMOUNTS,
     "atol": AMOUNTS,
@@ -176,9 +188,35 @@ OPTIONS: dict[str, list[Any]] = {
     "num_inference_steps": [3],
 }  # fmt: skip
 """Invalid values of each option."""
-SOLVER_OF = {"eta": "ddim", "churn": "heun", "restart": "heun", "order": "unipc", "rtol": "rk45", "atol": "rk45", "error_norm": "rk45"}
+SOLVER_OF = {
+    "eta": "ddim",
+    "churn": "heun",
+    "restart": "heun",
+    "order": "unipc",
+    "rtol": "rk45",
+    "atol": "rk45",
+    "error_norm": "rk45",
+}
 """Solvers that take an option; the others suit "pc"."""
-SEEDS: list[Any] = [[1.5], [-1], [2**63], ["1"], [None], [[1]], "0-3", "", None, 1.5, -1, [nan], {"a": 1}, 10**12, 2**63, {1.5}, b"1"]
+SEEDS: list[Any] = [
+    [1.5],
+    [-1],
+    [2**63],
+    ["1"],
+    [None],
+    [[1]],
+    "0-3",
+    "",
+    None,
+    1.5,
+    -1,
+    [nan],
+    {"a": 1},
+    10**12,
+    2**63,
+    {1.5},
+    b"1",
+]
 
 
 def sampler_options(random: Random, count: int, shared: Path) -> Iterator[Case]:

@@ -13,9 +13,25 @@ import numpy as np
 
 from benchmarks.fuzz.cases import Case, Outcome, judged
 from benchmarks.fuzz.crafted import (
-    CRAFTED, Accepted, Read, Readings, archive, as_file, cifar, cifar_batch, encoded, npy, npz, only, picture, png,
-    read_all, read_mask_file, read_one, read_points,
+    FILES,
+    Accepted,
+    Read,
+    Readings,
+    anything,
+    archive,
+    as_file,
+    encoded,
+    npy,
+    npz,
+    only,
+    picture,
+    png,
+    read_all,
+    read_mask_file,
+    read_one,
+    read_points,
 )  # fmt: skip
+from benchmarks.fuzz.crafted_arrays import ARRAYS, cifar, cifar_batch
 from benchmarks.fuzz.sets import damage
 
 PAIR = {"0.png": png(0), "1.png": png(1)}
@@ -42,27 +58,22 @@ DAMAGED: dict[str, tuple[bytes, Put, Read, bool]] = {
 
 def wild_images(random: Random, count: int, shared: Path) -> Iterator[Case]:
     """Crafted files, and twice as many damaged ones."""
-    crafted, formats = random.sample(CRAFTED, len(CRAFTED)), list(DAMAGED)
+    crafted, formats = random.sample(FILES + ARRAYS, len(FILES + ARRAYS)), list(DAMAGED)
     for index in range(count):
         if index % 3 == 0:
             case = crafted[index // 3 % len(crafted)]
-            yield Case(case.place, case.what, partial(_read, case.make, case.read, case.accepted))
+            yield Case(case.place, case.what, partial(_read, case.read, case.accepted), case.make)
             continue
         name = random.choice(formats)
         whole, put, read, checksums = DAMAGED[name]
         what, _, content = damage(random, whole)
         # Damage that a checksum names must not go unnoticed, nor a missing end.
-        accepted = partial(_same_as, whole, put, read, shared) if checksums or what.startswith("cut") else _anything
-        yield Case(f"damaged {name}", what, partial(_read, partial(put, content), read, accepted))
+        accepted = partial(_same_as, whole, put, read, shared) if checksums or what.startswith("cut") else anything
+        yield Case(f"damaged {name}", what, partial(_read, read, accepted), partial(put, content))
 
 
-def _read(make: Callable[[Path], str], read: Read, accepted: Accepted, folder: Path) -> Outcome:
-    source = make(folder)
+def _read(read: Read, accepted: Accepted, source: str) -> Outcome:
     return judged(lambda: read(source), lambda result: accepted(result))  # type: ignore[arg-type]
-
-
-def _anything(result: Readings) -> str:
-    return ""
 
 
 def _same_as(whole: bytes, put: Put, read: Read, shared: Path, result: Readings) -> str:

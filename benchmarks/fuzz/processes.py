@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -82,7 +82,7 @@ def run_cases(
             _stop(worker)
 
 
-def _receive(worker: _Worker, kind: Kind, processes: int) -> Iterator[Result]:
+def _receive(worker: _Worker, kind: Kind, processes: int) -> Generator[Result, None, int | None]:
     """Yield the result that a worker sends, if any; return the case to go on with if the worker has ended."""
     try:
         message = worker.pipe.recv()
@@ -141,6 +141,7 @@ def _stop(worker: _Worker) -> None:
 def _work(kind: Kind, count: int, seed: str, folder: Path, first: int, step: int, pipe: Connection) -> None:
     """Run every ``step``-th case from ``first`` on, and send (index, place, what) before and the outcome after each."""
     os.setpgid(0, 0)
+    faulthandler.disable()
     with open(os.devnull, "r+") as nothing:
         for stream in (0, 1, 2):
             os.dup2(nothing.fileno(), stream)
@@ -189,18 +190,19 @@ def _measured(kind: Kind, case: Case, folder: Path) -> Outcome:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     os.chdir(folder)
+    prepared = case.prepare(folder)
     with suppress(OSError):
         PEAK.write_text("5")  # the peak of the resident memory starts again
     memory, seconds = _status("VmRSS"), time.process_time()
     try:
-        outcome = case.run(folder)
+        outcome = case.run(prepared)
     except Exception as error:  # of the fuzz itself, which must not pass for an answer
         return Outcome(CRASH, f"in the fuzz: {cause_of(error)}", str(error))
     seconds, memory = time.process_time() - seconds, _status("VmHWM") - memory
     if outcome.verdict == RIGHT and kind.cpu_seconds is not None and seconds > kind.cpu_seconds:
-        return Outcome(HEAVY, f"more than {kind.cpu_seconds:g} s", outcome.tries)
+        return Outcome(HEAVY, f"more than {kind.cpu_seconds:g} s", tries=outcome.tries)
     if outcome.verdict == RIGHT and kind.megabytes is not None and memory > kind.megabytes * 2**20:
-        return Outcome(HEAVY, f"more than {kind.megabytes:g} MB", outcome.tries)
+        return Outcome(HEAVY, f"more than {kind.megabytes:g} MB", tries=outcome.tries)
     return outcome
 
 

@@ -32,8 +32,9 @@ from scoresde_fast.generate.stores import open_store
 from scoresde_fast.generate.verify import Findings, verify
 from tests.support.stub_sampler import OUTS, StubSampler, files
 
-SEEDS = range(9_976, 10_024)
-"""Seeds in two subfolders, two .tar files, and four blocks of sixteen, which shards take in turn."""
+SEEDS = range(9_984, 10_016)
+"""Seeds in two subfolders, two .tar files, and two blocks of sixteen, of which each of two shards takes one."""
+FEW_SEEDS = SEEDS[8:-8]
 BATCH = 4
 FILE_OPERATIONS = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "fcntl.flock"})
 
@@ -205,7 +206,10 @@ def damage(random: Random, content: bytes) -> tuple[str, int, bytes]:
         kind = random.choice(("bit", "bit", "byte", "cut", "zeros"))
         if kind == "bit":
             bit = random.randrange(8)
-            what, damaged = f"bit {bit} of byte {offset}", _replaced(content, offset, bytes([content[offset] ^ 1 << bit]))
+            what, damaged = (
+                f"bit {bit} of byte {offset}",
+                _replaced(content, offset, bytes([content[offset] ^ 1 << bit])),
+            )
         elif kind == "byte":
             value = random.randrange(256)
             what, damaged = f"byte {offset} = {value}", _replaced(content, offset, bytes([value]))
@@ -225,9 +229,9 @@ def _replaced(content: bytes, offset: int, part: bytes) -> bytes:
 def flips(random: Random, count: int, shared: Path) -> Iterator[Case]:
     """One damaged file of a set; verify must find every one."""
     targets = []
-    for out in OUTS:
-        (shared / f"of_{out}").mkdir()
-        write(path := shared / f"of_{out}" / out, SEEDS[16:-16])
+    for name in OUTS:
+        (shared / f"of_{name}").mkdir()
+        write(path := shared / f"of_{name}" / name, FEW_SEEDS)
         manifest = open_store(path).manifest
         data = [file for file in path.parent.rglob("*") if file.is_file() and "grid" not in file.name]
         targets.append((path, sorted({*data} - {manifest})))
@@ -247,7 +251,11 @@ def flips(random: Random, count: int, shared: Path) -> Iterator[Case]:
             continue
         what, offset, damaged = damage(random, contents[file])
         part = "cut end" if what.startswith("cut") else _part(file, contents[file], offset)
-        yield Case(f"{format}: {part}", f"{file.name}, {what}", partial(_damaged, out, file, contents[file], damaged, images[out]))
+        yield Case(
+            f"{format}: {part}",
+            f"{file.name}, {what}",
+            partial(_damaged, out, file, contents[file], damaged, images[out]),
+        )
 
 
 def _images(out: Path) -> dict[int, bytes]:
@@ -255,9 +263,7 @@ def _images(out: Path) -> dict[int, bytes]:
     return {seed: pixels.tobytes() for seed, pixels in store.read(store.present())}
 
 
-def _damaged(
-    out: Path, file: Path, content: bytes, damaged: bytes, images: dict[int, bytes], folder: Path
-) -> Outcome:
+def _damaged(out: Path, file: Path, content: bytes, damaged: bytes, images: dict[int, bytes], folder: Path) -> Outcome:
     def undetected() -> str:
         if file.suffix == ".json":
             return f"the manifest says {'the same' if json.loads(content) == json.loads(damaged) else 'something else'}"
@@ -337,7 +343,7 @@ def _tar_parts(content: bytes) -> Starts:
 
 def _npy_parts(content: bytes) -> Starts:
     header = 10 + int.from_bytes(content[8:10], "little")
-    yield from ((0, ".npy header"), (header, "pixels"), (len(content) - 8 * len(SEEDS[16:-16]), "seeds"))
+    yield from ((0, ".npy header"), (header, "pixels"), (len(content) - 8 * len(FEW_SEEDS), "seeds"))
 
 
 def _manifest_parts(content: bytes) -> Starts:

@@ -382,8 +382,8 @@ def _archives() -> list[Crafted]:
         "a password": (lambda info: setattr(info, "flag_bits", 1), refused),
         "an unknown compression": (lambda info: setattr(info, "compress_type", 99), refused),
         "a wrong CRC": (lambda info: setattr(info, "CRC", 1), refused),
-        "a size of 2^62": (lambda info: setattr(info, "file_size", 1 << 62), refused),
-        "a compressed size of 2^62": (lambda info: setattr(info, "compress_size", 1 << 62), refused),
+        "a size of 2^62": (lambda info: setattr(info, "file_size", 1 << 62), IMAGE),
+        "a compressed size of 2^62": (lambda info: setattr(info, "compress_size", 1 << 62), IMAGE),
         "an offset beyond the end": (lambda info: setattr(info, "header_offset", 10**6), refused),
     }
     contents = {

@@ -69,7 +69,7 @@ def run_cases(
                 following = None
                 if worker.pipe in ready:
                     following = yield from _receive(worker, kind, processes)
-                elif time.monotonic() > worker.deadline:
+                elif time.monotonic() > worker.deadline and worker.process.is_alive():
                     yield _ended(worker, Outcome(HANG, _where(worker)))
                     following = _next_index(worker, processes)
                 if following is not None or time.monotonic() > until:
@@ -123,7 +123,8 @@ def _start(kind: Kind, count: int, seed: str, folder: Path, first: int, step: in
 def _where(worker: _Worker) -> str:
     """Return the innermost functions of a process that hangs."""
     if worker.process.pid is not None:
-        os.kill(worker.process.pid, signal.SIGUSR1)
+        with suppress(ProcessLookupError):
+            os.kill(worker.process.pid, signal.SIGUSR1)
     time.sleep(DUMP_SECONDS)
     frames = re.findall(r'File "([^"]+)", line \d+ in (\S+)', worker.stack.read_text())
     return " < ".join(f"{'/'.join(Path(file).parts[-2:])}:{function}" for file, function in frames[:3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import subprocess
 import sys
 import time
@@ -38,7 +39,8 @@ pytestmark = pytest.mark.same_everywhere
 
 
 def _allocate() -> object:
-    return len(bytearray(100 << 20))
+    with mmap.mmap(-1, 100 << 20) as pages:  # bytes could reuse memory that the process has freed and kept
+        return pages.write(b"x" * (10 << 20)) + sum(pages.write(bytes(10 << 20)) for _ in range(9))
 
 
 def _number(result: object) -> str:
@@ -74,7 +76,7 @@ def test_planted_faults(separate: bool, tmp_path: Path) -> None:
         for index, (_, call) in enumerate(PLANTED):
             yield Case("planted", str(index), lambda folder, call=call: judged(call, _number))  # type: ignore[misc]
 
-    kind = Kind("planted", "planted", make, len(PLANTED), 1.0, hang_seconds=1, megabytes=50, separate=separate)
+    kind = Kind("planted", "planted", make, len(PLANTED), 1.0, hang_seconds=2, megabytes=50, separate=separate)
     results = sorted(run_cases(kind, len(PLANTED), "seed", tmp_path), key=lambda result: result.index)
     assert [result.what for result in results] == [str(index) for index in range(len(PLANTED))]
     assert [result.outcome.verdict for result in results] == [verdict for verdict, _ in PLANTED]

@@ -354,5 +354,5 @@ def _manifest_parts(content: bytes) -> Starts:
 
 _PARTS: dict[str, Callable[[bytes], Starts]] = {
     ".png": _png_parts, ".npz": _zip_parts, ".zip": _zip_parts, ".tar": _tar_parts, ".npy": _npy_parts,
-    ".json": _manifest_parts,
+    ".json": _manifest_parts, ".sha256": lambda content: iter([(0, "digests")]),
 }  # fmt: skip

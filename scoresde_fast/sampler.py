@@ -331,8 +331,8 @@ def solver_options(model: ScoreFunction, options: Mapping[str, Any]) -> AnyOptio
     for name, value in options.items():
         if name not in names(SolverOptions):
             raise ValueError(
-                f"{name} is {shortened(value)}, but only the solvers {' and '.join(map(repr, ADAPTIVE))} take it: leave "
-                "it out"
+                f"{name} is {shortened(value)}, but only the solvers {' and '.join(map(repr, ADAPTIVE))} take it: "
+                "leave it out"
             )
     defaults = _defaults(model)
     if solver is not None:

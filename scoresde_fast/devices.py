@@ -34,8 +34,6 @@ def usable_device(name: torch.device | str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-        if device.type == "meta":
-            raise RuntimeError("tensors of this device have no data")
     except (RuntimeError, AssertionError) as error:
         usable = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         reason = f" ({why_no_cuda()})" if str(name).startswith("cuda") and why_no_cuda() else ""

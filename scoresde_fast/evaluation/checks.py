@@ -43,39 +43,45 @@ def choose_metrics(requested: Sequence[str] | None, reference: NamedReference, c
     return list(requested)
 
 
-def require_enough(
+def impossible(
     metrics: Sequence[str], settings: MetricSettings, name: str, count: int, against: Reference | None, *, few: bool
-) -> None:
-    """Raise ValueError if there are too few images for one of ``metrics``.
+) -> dict[str, str]:
+    """Return a sentence for each of ``metrics`` for which there are too few images.
 
     Args:
         name: name of the images.
         count: number of images.
         against: the reference.
         few: whether FID of fewer images than features is allowed.
+
+    Raises:
+        ValueError: KID's subsets of the size that the settings name are too large.
     """
-    if "is" in metrics and count < settings.isc_splits:
-        raise ValueError(f"the Inception score has {settings.isc_splits} parts, but {name} has only {count} images")
-    if against is None:
-        return
-    if "fid" in metrics and not few:
+    sentences = {}
+    if count < settings.isc_splits:
+        sentences["is"] = f"the Inception score has {settings.isc_splits} parts, but {name} has only {count} images"
+    if against is not None:
         dimensions = len(against.mean)
-        for source, number in ((name, count), (against.record["source"], against.count)):
-            if number is not None and number <= dimensions:
-                raise ValueError(
-                    f"{source} has {number} images; with {dimensions} features the covariance is singular below "
+        for source, number in ((name, count), (against.record.get("source", "the reference"), against.count)):
+            if number is not None and number <= (1 if few else dimensions):
+                sentences["fid"] = (
+                    f"FID needs a covariance, but {source} has a single image"
+                    if number <= 1
+                    else f"{source} has {number} images; with {dimensions} features the covariance is singular below "
                     f"{dimensions + 1} images: give more images, choose --metrics kid, or allow FID of few images by "
                     "--few"
                 )
-    if against.features is None:
-        return
-    smaller = min(count, len(against.features))
-    if "kid" in metrics and (size := settings.subset_size(smaller)) < 2:
-        raise ValueError(f"KID needs subsets of at least 2 images, but they have {size}")
-    if "pr" in metrics and smaller <= settings.prc_neighborhood:
-        raise ValueError(
-            f"precision and recall use {settings.prc_neighborhood} neighbours of each image, but a set has {smaller}"
-        )
+                break
+    if against is not None and against.features is not None:
+        smaller = min(count, len(against.features))
+        if "kid" in metrics and (size := settings.subset_size(smaller)) < 2:
+            sentences["kid"] = f"KID needs subsets of at least 2 images, but they have {size}"
+        if smaller <= settings.prc_neighborhood:
+            sentences["pr"] = (
+                f"precision and recall use {settings.prc_neighborhood} neighbours of each image, but a set has "
+                f"{smaller}"
+            )
+    return {metric: sentences[metric] for metric in metrics if metric in sentences}
 
 
 def warnings(metrics: Sequence[str], count: int, against: Reference | None, extractor: Extractor) -> list[str]:

@@ -19,6 +19,7 @@ from scoresde_fast.evaluation.collect import Processes, SampledImages, collect
 from scoresde_fast.evaluation.extractors import Extractor
 from scoresde_fast.evaluation.metrics import METRICS, TITLES, MetricInputs, MetricSettings, fid_by_count, measure
 from scoresde_fast.evaluation.neighbours import Neighbours, nearest
+from scoresde_fast.evaluation.origin import origin_sentence, sampler_origin, set_origin
 from scoresde_fast.evaluation.reference import NamedReference, cached_reference
 from scoresde_fast.files import make_folder, write_json
 
@@ -43,12 +44,19 @@ class Evaluation:
     neighbours: Neighbours | None = None
     training_set: str | None = None
 
+    @property
+    def origin(self) -> str | None:
+        """The model, the solver and its evaluations, if the images are of a sampler or of a set of samples."""
+        return origin_sentence(self.result["images"])
+
     def __str__(self) -> str:
         result, reference = self.result, self.result["reference"]
         against = "" if reference is None else f" against {reference['source']}"
         lines = [
             f"{result['images']['count']} images of {result['title']}{against}, by {result['extractor']['extractor']}"
         ]
+        if self.origin is not None:
+            lines.append(self.origin)
         for name, metric in result["metrics"].items():
             spread = "" if metric["spread"] is None else f" ± {metric['spread']:.2g}"
             lines.append(f"{TITLES[name]:<16} {metric['value']:.6g}{spread}")
@@ -80,10 +88,11 @@ def evaluate(
 
     Args:
         images: a source of images, or `SampledImages`.
-        title: name of the images.
+        title: name of the images; if it is a set of samples, the result has the settings in its manifest.
         extractor: feature extractor.
         reference: a file of statistics, or a source of images.
-        metrics: any of "fid", "kid", "is", "pr"; None: all that the reference allows.
+        metrics: any of "fid", "kid", "is", "pr"; None: all that the reference and the number of images allow, with a
+            warning for each of the others.
         settings: settings of the metrics.
         training_set: a source of images in which the nearest neighbours of the first samples are found.
         curve: also compute FID of fewer images.
@@ -95,7 +104,7 @@ def evaluate(
 
     Raises:
         ValueError: a metric is unknown, or the reference does not allow it; the reference has another extractor or
-            image size; there are too few images.
+            image size; there are too few images for a requested metric, or for all.
         FileNotFoundError: the reference does not exist.
     """
     start, processes, settings = time.perf_counter(), processes or Processes(), settings or MetricSettings()
@@ -104,7 +113,10 @@ def evaluate(
     need_features = any(METRICS[name].needs_features for name in chosen)
     need_reference = processes.rank == 0 and any(METRICS[name].needs_reference for name in chosen)
     against = named.compute(features=need_features) if need_reference else None
-    checks.require_enough(chosen, settings, title, images.count, against, few=few)
+    impossible = checks.impossible(chosen, settings, title, images.count, against, few=few)
+    if impossible and (metrics is not None or len(impossible) == len(chosen)):
+        raise ValueError("; ".join(impossible.values()))
+    chosen = [name for name in chosen if name not in impossible]
     training = training_features = None
     if training_set is not None:
         training = open_images(training_set, trust_pickle=trust_pickle)
@@ -127,8 +139,7 @@ def evaluate(
     if "kid" in chosen and against is not None and against.features is not None:
         used["kid_subset_size"] = settings.subset_size(samples.count, len(against.features))
     described: dict[str, Any] = {"source": title, "count": images.count, "shape": list(images.shape)}
-    if isinstance(images, SampledImages):
-        described |= {"rounding": images.rounding, "sampler": images.sampler.describe()}
+    described |= sampler_origin(images) if isinstance(images, SampledImages) else set_origin(title)
     result: dict[str, Any] = {
         "title": title,
         "command": command_line(),
@@ -139,7 +150,7 @@ def evaluate(
         "settings": used,
         "metrics": {name: asdict(value) for name, value in values.items()},
         "curve": fid_by_count(features, against) if curve and against is not None and features is not None else [],
-        "warnings": checks.warnings(chosen, samples.count, against, extractor),
+        "warnings": [*impossible.values(), *checks.warnings(chosen, samples.count, against, extractor)],
         "versions": versions("torch", "numpy", "torch-fidelity"),
     }
     result["seconds"] = round(time.perf_counter() - start, 1)

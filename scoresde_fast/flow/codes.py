@@ -27,6 +27,8 @@ from scoresde_fast.sdes import CLDSDE
 
 DEFAULTS: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
 """With these tolerances decoded codes differ from the images by up to 1e-3; with 1e-5 it is a few times as much."""
+NEGLIGIBLE = 1 / 255
+"""Estimated error of fixed steps up to which there is no warning: one 8-bit step, in codes as much of their scale."""
 VELOCITY_DRAW = 1
 """The draw of CLD's initial velocity."""
 
@@ -53,8 +55,10 @@ def encode(model: ScoreFunction, images: ArrayLike, seeds: Sequence[int] | None 
     ids = sample_ids(images, seeds)
     flow = ProbabilityFlow(model, to_data=False, defaults=DEFAULTS, **with_inputs(options, ids))
     states = data_states(model, images, ids, flow.run_options.run_seed)
-    final = flow.run(states, ids).states
-    return (final / model.prior(torch.ones_like(final))).float()
+    result = flow.run(states, ids)
+    stds = model.prior(torch.ones_like(result.states))
+    flow.warn_of_error(result.state_error / stds, NEGLIGIBLE, "codes", "standard deviations")
+    return (result.states / stds).float()
 
 
 class Decoder:
@@ -88,8 +92,10 @@ class Decoder:
         if tuple(codes.shape[1:]) != model.state_shape:
             raise ValueError(f"codes have shape {tuple(codes.shape[1:])}, but this model's have {model.state_shape}")
         states = model.prior(self.temperature * codes.double().cpu())
-        data = self.flow.run(states, sample_ids(codes, seeds), on_step).states
-        return model.to_images(data.chunk(model.sde.parts, dim=1)[0]).float()
+        result = self.flow.run(states, sample_ids(codes, seeds), on_step)
+        data, error = (each.chunk(model.sde.parts, dim=1)[0] for each in (result.states, result.state_error))
+        self.flow.warn_of_error(error / model.span, NEGLIGIBLE, "decoded samples", "of the data's range")
+        return model.to_images(data).float()
 
 
 @accepting_options(FlowOptions)

@@ -74,10 +74,12 @@ class Solution(NamedTuple):
     Attributes:
         y: (B, ...) float64, the states at the end.
         evaluations: (B,) int64, the number of slope evaluations of each sample.
+        error: (B, ...) float64, for fixed steps of RK45 the sum of the steps' estimated errors, else zeros.
     """
 
     y: Tensor
     evaluations: Tensor
+    error: Tensor
 
 
 class IntegrationError(ArithmeticError):
@@ -119,6 +121,7 @@ class BatchIntegrator(ABC):
         self._replay: Attempt | None = None
         flags = partial(torch.zeros, len(like), dtype=torch.bool, device=like.device)
         self.y = torch.zeros_like(like)
+        self.error = torch.zeros_like(like)
         self.t = like.new_zeros(len(like))
         self.length = torch.zeros_like(self.t)  # of the next step, positive
         self.rejected = flags()  # the last attempt was rejected
@@ -134,6 +137,7 @@ class BatchIntegrator(ABC):
         self.t.fill_(self.start)
         for flag_or_count in (self.rejected, self.broken, self.done, self.failed, self.evaluations, self.attempts):
             flag_or_count.zero_()
+        self.error.zero_()
 
     @abstractmethod
     def attempt(self) -> None:
@@ -166,7 +170,7 @@ class BatchIntegrator(ABC):
                 on_attempt(float(((self.t - self.start) / (self.end - self.start)).min()))
         if not bool(self.done.all()):
             raise self._failure(limit)
-        return Solution(self.y.clone(), self.evaluations.clone())
+        return Solution(self.y.clone(), self.evaluations.clone(), self.error.clone())
 
     def next_times(self, active: Tensor) -> tuple[Tensor, Tensor]:
         """Return the end times of the ``active`` samples' next steps, and whether a step is too short to be retried."""
@@ -271,6 +275,8 @@ class RK45(BatchIntegrator):
             size = self.control.measure(error, self.y, y)
             accepted = size < 1
             replace_where(self.length, active, _next_length(h.abs(), size, accepted, self.rejected))
+        else:
+            replace_where(self.error, active, self.error + error)
         for tensor, value in ((self.y, y), (self._slope, slope), (self.t, t_next)):
             replace_where(tensor, active & accepted, value)
         self.record(active, accepted, broken, too_short, STAGES)

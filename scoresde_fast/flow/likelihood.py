@@ -29,6 +29,8 @@ from scoresde_fast.sdes import CLDSDE
 
 PIXEL_VALUES = 256
 """The number of 8-bit pixel values."""
+NEGLIGIBLE = 1e-3
+"""Estimated error of fixed steps, in bits per dimension, up to which there is no warning."""
 DEQUANTIZATION_DRAW = 0
 """The draw of the uniform noise; draw 1 is for CLD's velocity, later ones are for the probes."""
 
@@ -103,15 +105,25 @@ class LikelihoodEstimator:
             images = dequantized(images, ids, run_seed)
         states = data_states(model, images, ids, run_seed)
         result = self.flow.run(states, ids, on_step)
-        prior = torch.from_numpy(model.sde.prior_log_density(result.states.numpy()))
-        log_density = prior + result.divergence.mean(1)
+        log_density = self._log_density(result.states, result.divergence)
         dimensions = math.prod(model.image_shape)
+        if self.flow.options.steps is not None:
+            embedded = self._log_density(
+                result.states - result.state_error, result.divergence - result.divergence_error
+            )
+            self.flow.warn_of_error(
+                (log_density - embedded) / (dimensions * math.log(2)), NEGLIGIBLE, "likelihoods", "bits per dimension"
+            )
         if isinstance(model.sde, CLDSDE):
             log_density = position_log_density_bound(log_density, model.sde, dimensions)
         bits = bits_per_dimension(log_density, dimensions, model.span) if self.dequantize else None
         count = result.divergence.shape[1]
         standard_error = result.divergence.std(1) / math.sqrt(count) if count > 1 else None
         return Likelihood(log_density, bits, standard_error, result.evaluations)
+
+    def _log_density(self, states: Tensor, divergence: Tensor) -> Tensor:
+        """Return the log density (N,) of data from its states at T and the divergences (N, P)."""
+        return torch.from_numpy(self.model.sde.prior_log_density(states.numpy())) + divergence.mean(1)
 
 
 def likelihood(model: ScoreFunction, data: ArrayLike, seeds: Sequence[int] | None = None, **options: Any) -> Likelihood:

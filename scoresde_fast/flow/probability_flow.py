@@ -20,7 +20,7 @@ from scoresde_fast.flow.integrate import RK45, Capture, IntegrationError, OnAtte
 from scoresde_fast.flow.options import FlowOptions, Probes
 from scoresde_fast.loop.batches import Batches, fitting_batch
 from scoresde_fast.loop.capture import GraphCapture
-from scoresde_fast.loop.evaluator import network_form, network_precision
+from scoresde_fast.loop.evaluator import network_form, network_precision, warn_user
 from scoresde_fast.loop.inputs import NO_INPUTS, InputValues, NetworkInputs
 from scoresde_fast.loop.loop import StepBackends
 from scoresde_fast.loop.network_guidance import NetworkGuidance
@@ -38,6 +38,8 @@ Solve = Callable[[Tensor, Tensor, Tensor, OnAttempt | None], Solution]
 CHUNK_SHARE = 4
 """Strict chunks of adaptive solvers are smaller than others: a chunk takes as long as its slowest sample, so smaller
 chunks cost little, and batches of few samples need less padding."""
+FEWEST_STEPS = 5
+"""Number of fixed steps below which their estimated error is not trusted: it was up to fifty times too small."""
 MAX_PADDING = 4
 """Largest ratio of a captured batch size to the number of samples for which it is used."""
 PROGRESS = 1000
@@ -51,11 +53,14 @@ class FlowResult(NamedTuple):
         states: (B, *state_shape) float64, the final states.
         evaluations: (B,) int64, the number of network evaluations of each sample.
         divergence: (B, P) float64, each probe's estimate of the divergence's integral.
+        state_error, divergence_error: as ``states`` and ``divergence``, for fixed steps their estimated errors, else 0.
     """
 
     states: Tensor
     evaluations: Tensor
     divergence: Tensor
+    state_error: Tensor
+    divergence_error: Tensor
 
 
 class FlowRunner:
@@ -193,9 +198,15 @@ class FlowRunner:
                 solution = self._solver(len(states))(states.double(), ids, padding, on_attempt)
             except IntegrationError as error:
                 raise error.with_seeds(seeds) from None
-        flat = solution.y.flatten(1)
+        flat, errors = solution.y.flatten(1), solution.error.flatten(1)
         evaluations = solution.evaluations * (1 if self.inputs.guidance is None else 2)
-        return FlowResult(flat[:, :size].view(states.shape), evaluations, flat[:, size:])
+        return FlowResult(
+            flat[:, :size].view(states.shape),
+            evaluations,
+            flat[:, size:],
+            errors[:, :size].view(states.shape),
+            errors[:, size:],
+        )
 
     @torch.no_grad()
     def evaluate_once(self, batch: int) -> None:
@@ -275,6 +286,7 @@ class ProbabilityFlow(FlowRunner):
         model = model.to(device)
         network_inputs = NetworkInputs.bind(inputs, guidance, model, device)
         super().__init__(model, device, run, control, start, end, probes=probes, inputs=network_inputs)
+        self._warned = False
         self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self)
 
     def run(self, states: Tensor, seeds: Sequence[int], on_step: OnStep | None = None) -> FlowResult:
@@ -289,18 +301,37 @@ class ProbabilityFlow(FlowRunner):
         def work(indices: Sequence[int], on_step: OnStep | None) -> Tensor:
             batch = states[list(indices)].to(self.device, torch.float64)
             result = self.solve(batch, [seeds[index] for index in indices], on_step)
-            return torch.cat([result.states.flatten(1), result.divergence, result.evaluations[:, None]], dim=1).cpu()
+            return torch.cat([each.reshape(len(batch), -1) for each in result], dim=1).cpu()
 
         batches = Batches(self, work)
         full = len(states) if self.strict else min(self.batch_size, len(states))
         size, probes = math.prod(self.model.state_shape), self.probes.count if self.probes else 0
-        results = [torch.zeros(0, size + probes + 1, dtype=torch.float64, device="cpu")]
+        widths = [size, 1, probes, size, probes]
+        results = [torch.zeros(0, sum(widths), dtype=torch.float64, device="cpu")]
         with self.tangents():
             for start in range(0, len(states), max(1, full)):
                 indices = range(start, min(start + full, len(states)))
                 results.append(batches.run(indices, [seeds[index] for index in indices], full, on_step))
-        flat, divergence, evaluations = torch.cat(results).split([size, probes, 1], dim=1)
-        return FlowResult(flat.view(len(states), *self.model.state_shape), evaluations[:, 0].long(), divergence)
+        final, evaluations, divergence, error, divergence_error = torch.cat(results).split(widths, dim=1)
+        shape = len(states), *self.model.state_shape
+        return FlowResult(
+            final.reshape(shape), evaluations[:, 0].long(), divergence, error.reshape(shape), divergence_error
+        )
+
+    def warn_of_error(self, error: Tensor, negligible: float, results: str, unit: str) -> None:
+        """Warn once if an estimated error of fixed steps exceeds ``negligible``, or if they are below `FEWEST_STEPS`.
+
+        The estimate is the difference between the results of orders 5 and 4 of each step, summed over the steps.
+        """
+        steps = self.options.steps
+        largest = float(error.abs().nan_to_num(math.inf).max()) if error.numel() else 0.0
+        if steps is None or self._warned or (steps >= FEWEST_STEPS and largest <= negligible):
+            return
+        self._warned = True
+        warn_user(
+            f"{steps} fixed steps are too few: the estimated error of the {results} is {largest:.2g} {unit}, and the "
+            "true one may be ten times as large; take more steps, or none, so that rtol and atol choose them"
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return the settings that determine the output, as JSON values."""

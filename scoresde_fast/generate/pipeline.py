@@ -28,8 +28,8 @@ RECORD_EVERY = 1.0
 """Seconds between records; a record is one sync and one update of the manifest."""
 RECORD_SHARE = 0.05
 """Maximum fraction of the time spent on records; on slow disks the interval between them grows."""
-LINE_EVERY = 60.0
-"""Seconds between progress lines."""
+FIRST_LINE, LINE_EVERY = 5.0, 60.0
+"""Seconds until the first progress line, and between later ones."""
 SLOW_DISK = 0.05
 """Waiting for the disk is reported if it takes more than this fraction of the time."""
 BAR_FORMAT = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
@@ -162,13 +162,13 @@ class Pipeline:
 
 
 class Progress:
-    """Progress of one process: a bar on a terminal, otherwise one line a minute on stderr.
+    """Progress of one process: a bar on a terminal; otherwise a line on stderr after five seconds, then one a minute.
 
     Args:
         total: number of images requested from this process.
         existing: number of the requested images that existed before the run.
         nfe: network evaluations per image, if known in advance.
-        shard: the shard of this process; only the process of the first shard shows a bar.
+        shard: the shard of this process; only the process of the first shard shows a bar, the others print lines.
         stats: write statistics, updated by the caller.
         enabled: False shows nothing.
     """
@@ -177,12 +177,12 @@ class Progress:
         self, total: int, existing: int, nfe: int | None, shard: Shard, stats: WriteStats, *, enabled: bool = True
     ) -> None:
         self._total, self._existing, self._nfe, self._shard, self._stats = total, existing, nfe, shard, stats
-        self._on_terminal = sys.stderr.isatty()
-        self._enabled = enabled
-        show_bar = enabled and self._on_terminal and shard.index == 0
+        show_bar = enabled and sys.stderr.isatty() and shard.index == 0
+        self._prints_lines = enabled and not show_bar
         self._bar = tqdm(total=total, initial=existing, unit=" images", bar_format=BAR_FORMAT, disable=not show_bar)
         self._computed = 0
-        self._start = self._last_line = perf_counter()
+        self._start = perf_counter()
+        self._next_line = self._start + FIRST_LINE
 
     def on_step(self, images: int) -> Callable[[int, int], None]:
         """Return the callback ``on_step(done, total)`` for a batch that adds ``images`` images."""
@@ -203,10 +203,10 @@ class Progress:
         self._print_if_due(0.0)
 
     def _print_if_due(self, partial: float) -> None:
-        """Print a line if a minute has passed; ``partial`` is the finished part of the current batch, in images."""
-        if not self._enabled or self._on_terminal or perf_counter() - self._last_line < LINE_EVERY:
+        """Print a line if it is time; ``partial`` is the finished part of the current batch, in images."""
+        if not self._prints_lines or perf_counter() < self._next_line:
             return
-        self._last_line = perf_counter()
+        self._next_line = perf_counter() + LINE_EVERY
         computed = self._computed + partial
         rate = computed / (perf_counter() - self._start)
         minutes = (self._total - self._existing - computed) / rate / 60 if rate else 0.0

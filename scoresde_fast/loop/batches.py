@@ -143,7 +143,7 @@ class Batches(Generic[Item]):
 def chunk_size(image_shape: Sequence[int], device: torch.device, share: int = 1) -> int:
     """Return the number of images in a strict chunk, which depends on the image size, the device type and ``share``."""
     pixels = math.prod(image_shape[1:])
-    return min(MAX_CHUNK, max(1, CHUNK_PIXELS.get(device.type, CHUNK_PIXELS["cuda"]) // (share * pixels)))
+    return min(MAX_CHUNK // share, max(1, CHUNK_PIXELS.get(device.type, CHUNK_PIXELS["cuda"]) // (share * pixels)))
 
 
 def chunks(seeds: Sequence[int], size: int) -> list[list[int]]:

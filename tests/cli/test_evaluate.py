@@ -21,6 +21,7 @@ from scoresde_fast.cli import main
 from scoresde_fast.data import digits
 from scoresde_fast.evaluation.extractors import load_torch_fidelity
 from scoresde_fast.evaluation.metrics import KID_SUBSET_SIZE, MetricSettings
+from scoresde_fast.model import weights_sha256
 from scoresde_fast.training import load_recipe
 
 pytestmark = pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
@@ -52,6 +53,24 @@ def test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert result["settings"]["kid_subsets"] == 2 and result["settings"]["kid_subset_size"] == 364
     assert result["reference"]["count"] == 1433 and result["images"]["shape"] == [3, 16, 16]
     assert result["versions"]["torch-fidelity"] and len(result["extractor"]["weights_sha256"]) == 64
+
+
+@pytest.mark.parametrize("out", ["set", "set.npz", "set.zip"])
+def test_a_set_and_its_page(tmp_path: Path, out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The result and the page of a set of samples say what they evaluated: model, solver, steps and evaluations."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    source = str(tmp_path / out)
+    assert main(["sample", *DRAWN, "--seeds", "0-11", "--out", source]) == 0
+    capsys.readouterr()
+    page, result = tmp_path / "page.html", tmp_path / "result.json"
+    files = ["--html", str(page), "--out", str(result)]
+    assert main(["eval", source, "--reference", "digits:test", "--metrics", "kid", *QUICK, *files]) == 0
+    model = f"ncsnpp on vpsde, weights {weights_sha256(sf.load('digits-vp'))[:12]}"
+    sentence = f"ampled from {model}: solver ddim, 2 steps, 2 NFE each"
+    assert f"\ns{sentence}\n" in capsys.readouterr().out and f"<p>S{sentence}.</p>" in page.read_text()
+    images = json.loads(result.read_text())["images"]
+    assert (images["sampler"]["solver"], images["nfe"], images["rounding"]) == ("ddim", 2, "floor")
 
 
 def test_a_model_and_its_page(
@@ -116,7 +135,7 @@ def test_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["digits:test", "--extractor", "inception"], "did you mean 'inception-v3-compat'"),
         (["digits:test", "--extractor-weights", "x.pth"], "has its own weights"),
         (["digits:test", "--kid-subsets", "0"], "kid_subsets is 0; it must be at least 1"),
-        ([*DRAWN, "--seeds", "0-63", "--reference", "digits"], "--few"),
+        ([*DRAWN, "--seeds", "0-63", "--reference", "digits", "--metrics", "fid"], "--few"),
         (["stats", "--out", "x.npz"], "no source"),
         (["stats", "digits:test", "--out", "x.pt"], "--out is x.pt; its suffix must be .npz"),
         (["loss", "digits-vp", "nowhere.npz"], "no such file"),

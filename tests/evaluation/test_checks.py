@@ -30,7 +30,10 @@ def test_too_few_images(extractor: Extractor, tmp_path: Path) -> None:
     options: dict[str, Any] = {"settings": ONCE, "progress": False, "reference": "digits:test"}
     few = open_images(str(tmp_path / "few.npz"))
     with pytest.raises(ValueError, match=r"has 64 images.*64 features.*below 65.*--few"):
-        evaluate(few, "few", extractor, **options)
+        evaluate(few, "few", extractor, metrics=["fid"], **options)
+    others = evaluate(few, "few", extractor, **options)
+    assert others is not None and list(others.result["metrics"]) == ["kid", "inception_score", "precision", "recall"]
+    assert others.result["warnings"][0].startswith("few has 64 images; with 64 features")
     for metric, settings, says in [
         ("is", MetricSettings(isc_splits=65), "has 65 parts, but few has only 64"),
         ("pr", MetricSettings(prc_neighborhood=64), "64 neighbours of each image, but a set has 64"),
@@ -39,11 +42,43 @@ def test_too_few_images(extractor: Extractor, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=says):
             evaluate(few, "few", extractor, **options | {"settings": settings, "metrics": [metric]})
     with pytest.raises(ValueError, match=r"few\.npz has 64 images"):
-        evaluated(extractor, reference=str(tmp_path / "few.npz"))
+        evaluated(extractor, reference=str(tmp_path / "few.npz"), metrics=["fid"])
     allowed = evaluate(few, "few", extractor, few=True, **options)
     assert allowed is not None and any("covariance is singular" in text for text in allowed.result["warnings"])
     kid = evaluate(few, "few", extractor, metrics=["kid"], **options)
     assert kid is not None and list(kid.result["metrics"]) == ["kid"] and not kid.result["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("count", "possible"),
+    [(1, []), (2, ["fid", "kid"]), (5, ["fid", "kid", "precision", "recall"]), (10, None)],
+)
+@pytest.mark.parametrize("small", ["images", "reference"])
+def test_very_few_images(
+    extractor: Extractor, tmp_path: Path, count: int, possible: list[str] | None, small: str
+) -> None:
+    """What very few images allow is computed; each other metric gets one sentence, and an error if there is none."""
+    np.savez(tmp_path / "few.npz", arr_0=digits("train")[0][:count].permute(0, 2, 3, 1).numpy())
+    np.savez(tmp_path / "more.npz", arr_0=digits("train")[0][100:200].permute(0, 2, 3, 1).numpy())
+    few, more = str(tmp_path / "few.npz"), str(tmp_path / "more.npz")
+    source, reference = (few, more) if small == "images" else (more, few)
+    options: dict[str, Any] = {"settings": ONCE, "progress": False, "few": True, "reference": reference}
+    images = open_images(source)
+    if small == "images" and possible == []:
+        with pytest.raises(ValueError, match="FID needs a covariance, but set has a single image; KID needs"):
+            evaluate(images, "set", extractor, **options)
+        return
+    result = evaluate(images, "set", extractor, **options)
+    assert result is not None
+    every = ["fid", "kid", "inception_score", "precision", "recall"]
+    expected = every if possible is None else possible
+    if small == "reference" and possible is not None:
+        expected = [name for name in every if name in possible or name == "inception_score"]
+    assert list(result.result["metrics"]) == expected
+    assert all(np.isfinite(metric["value"]) for metric in result.result["metrics"].values())
+    names = {"fid": "FID", "kid": "KID", "inception_score": "Inception score", "precision": "precision"}
+    for metric, title in names.items():
+        assert any(title in text and "but " in text for text in result.result["warnings"]) == (metric not in expected)
 
 
 def test_warnings_state_the_bias(extractor: Extractor, statistics: Reference) -> None:

@@ -121,7 +121,7 @@ def test_unreachable_tolerances(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (lambda: Tolerances(rtol=0.0), "rtol is 0.0"),
         (lambda: Tolerances(atol=float("nan")), "atol is nan"),
-        (lambda: Tolerances(norm="max"), "error norm"),  # type: ignore[arg-type]  # the mistake under test
+        (lambda: Tolerances(norm="max"), "error_norm"),  # type: ignore[arg-type]  # the mistake under test
     ],
 )
 def test_bad_arguments(call: Callable[[], object], message: str) -> None:

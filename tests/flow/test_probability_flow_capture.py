@@ -29,7 +29,11 @@ from tests.support.recorded_graphs import RecordedGraphs
 MakeRun = Callable[[ScoreFunction, bool], Callable[[], Tensor]]
 """``run = make_run(model, captured)``; ``run()`` returns the results of two batches, with or without graphs."""
 
-LOOSE: dict[str, Any] = {"rtol": 0.1, "atol": 0.1}
+LOOSE: dict[str, Any] = {
+    "rtol": 0.1,
+    "atol": 0.1,
+    "strict": False,
+}  # strict batches run in other threads on a CPU, unlike on a GPU
 DEVICE = torch.device("meta")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +151,35 @@ def progress_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 
 def test_progress_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a terminal, a line a minute reports the images, rates and remaining time."""
+    """Without a terminal, a line after five seconds, then one a minute, has the images, rates and remaining time."""
     written = progress_lines(monkeypatch, capsys, WriteStats(0.0, 5 * 10**8))
     assert 1 <= len(written) <= 4
     assert written[0].startswith("shard 2/4: ") and " of 100 images, " in written[0]
     for part in ("images/s", "NFE/s", "min left", "disk ", "MB/s"):
         assert part in written[0]
     assert "waiting" not in written[0]
+
+
+class Terminal(StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("shard", "shows"), [(0, "a bar"), (1, "lines")])
+def test_every_shard_on_a_terminal_shows_progress(monkeypatch: pytest.MonkeyPatch, shard: int, shows: str) -> None:
+    """On a terminal the first shard shows a bar, and the second prints its first line within seconds."""
+    stderr, now = Terminal(), [0.0]
+    monkeypatch.setattr("sys.stderr", stderr)
+    monkeypatch.setattr(pipeline, "perf_counter", lambda: now[0])
+    printed = []
+    with Progress(100, 0, 50, Shard(shard, 2), WriteStats()) as progress:
+        for now[0] in (1.0, 6.0, 7.0, 65.0, 67.0):
+            progress.add(1)
+            printed.append(stderr.getvalue().count(f"shard {shard + 1}/2: "))
+    assert printed == ([0, 0, 0, 0, 0] if shows == "a bar" else [0, 1, 1, 1, 2])
+    assert ("100 [" in stderr.getvalue()) == (shows == "a bar")
 
 
 def test_slow_disk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,7 +191,7 @@ def test_slow_disk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 
 def test_silent_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A run with progress=False or of less than a minute prints nothing."""
+    """A run with progress=False, or of a few seconds, prints nothing."""
     generate(StubSampler(), range(3), tmp_path / "a", progress=False)
     generate(StubSampler(), range(3), tmp_path / "b")
     assert capsys.readouterr().err == ""

@@ -198,14 +198,14 @@ class FlowRunner:
                 solution = self._solver(len(states))(states.double(), ids, padding, on_attempt)
             except IntegrationError as error:
                 raise error.with_seeds(seeds) from None
-        flat, error = solution.y.flatten(1), solution.error.flatten(1)
+        flat, errors = solution.y.flatten(1), solution.error.flatten(1)
         evaluations = solution.evaluations * (1 if self.inputs.guidance is None else 2)
         return FlowResult(
             flat[:, :size].view(states.shape),
             evaluations,
             flat[:, size:],
-            error[:, :size].view(states.shape),
-            error[:, size:],
+            errors[:, :size].view(states.shape),
+            errors[:, size:],
         )
 
     @torch.no_grad()

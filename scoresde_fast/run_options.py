@@ -72,7 +72,8 @@ def require_types(options: Any) -> None:
     Raises:
         ValueError: a value is of another type.
     """
-    for name, kinds in _kinds(type(options)).items():
+    group: Any = type(options)
+    for name, kinds in _kinds(group).items():
         value = getattr(options, name)
         if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
             value = value.item()

@@ -50,7 +50,7 @@ def sample(
     noise: ArrayLike | None = None,
     callback: Callback | None = None,
     progress: bool = False,
-    classes: Sequence[int | str] | Tensor | None = None,
+    classes: int | str | Sequence[int | str] | ArrayLike | None = None,
     classifier: Classifier | str | Path | None = None,
     class_scale: float = CLASS_SCALE,
     condition: Conditions = None,

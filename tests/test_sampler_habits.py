@@ -69,7 +69,8 @@ def test_classes_of_arrays() -> None:
     model = sf.load("digits-vp")
     options: dict[str, Any] = {"classifier": "digits-classifier", "solver": "ddim", "steps": 2}
     expected = sf.sample(model, classes=[3, 1], **options)
-    for classes in (torch.tensor([3, 1]), np.array([3, 1]), np.array(["3", "1"]), ("3", 1)):
+    several: tuple[Any, ...] = (torch.tensor([3, 1]), np.array([3, 1]), np.array(["3", "1"]), ("3", 1))
+    for classes in several:
         assert torch.equal(sf.sample(model, classes=classes, **options), expected)
     assert torch.equal(sf.sample(model, classes=3, **options), sf.sample(model, classes=[3], **options))
     with pytest.raises(ValueError, match=r"unknown class '1\.5'"):
@@ -80,7 +81,7 @@ def test_one_time_of_the_score(model: sf.GaussianMixture) -> None:
     """The score at one time, as a number or a tensor, is that at the same time for each sample."""
     x = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
     expected = model.score(x, torch.full((3,), 0.5))
-    times: list[Any] = [0.5, np.float64(0.5), torch.tensor(0.5), torch.tensor([0.5]), [0.5, 0.5, 0.5]]
+    times: tuple[Any, ...] = (0.5, np.float64(0.5), torch.tensor(0.5), torch.tensor([0.5]), [0.5, 0.5, 0.5])
     for t in times:
         assert torch.equal(model.score(x, t), expected)
         assert torch.equal(model.probability_flow(x, t), model.probability_flow(x, torch.full((3,), 0.5)))
@@ -110,10 +111,11 @@ def test_codes_of_arrays(model: sf.GaussianMixture) -> None:
     """Codes may be arrays; a temperature that is no number is refused."""
     codes, options = np.random.default_rng(0).normal(size=(2, *SHAPE)), {"rtol": 0.1, "atol": 0.1}
     assert torch.equal(sf.decode(model, codes, **options), sf.decode(model, torch.from_numpy(codes), **options))
-    assert torch.equal(sf.interpolate(codes[0], codes[1], 3), sf.interpolate(*torch.from_numpy(codes).unbind(), steps=3))
-    for temperature in ("a", None, 0, float("nan"), True):
+    assert torch.equal(sf.interpolate(codes[0], codes[1], 3), sf.interpolate(*torch.from_numpy(codes).unbind(), 3))
+    temperatures: tuple[Any, ...] = ("a", None, 0, float("nan"), True)
+    for temperature in temperatures:
         with pytest.raises(ValueError, match=f"temperature is {temperature!r}; it must be a finite number"):
-            sf.decode(model, codes, temperature=temperature)  # type: ignore[arg-type]
+            sf.decode(model, codes, temperature=temperature)
 
 
 @pytest.mark.parametrize("state", ["default dtype", "default device"])

@@ -48,7 +48,7 @@ def test_wild_values(name: str) -> None:
     """Each wild value of each option alone is accepted, or refused in a sentence that names the option."""
     for value in WILD:
         for solver in ("ddim", "rk45", "pc"):
-            options: dict[str, object] = {"steps": 3} if solver != "rk45" else {}
+            options: dict[str, Any] = {"steps": 3} if solver != "rk45" else {}
             options |= {"solver": solver, name: value}
             message = refusal(lambda **options: sf.Sampler(MODELS[1], **options), options)
             if message is not None:

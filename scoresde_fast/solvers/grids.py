@@ -169,7 +169,8 @@ def grid_values(grid: Any) -> str | tuple[float | str, ...]:
         kind, _, text = grid.rpartition(":")
         values: Any = text.split(",")
     else:
-        kind, values = "", list(grid) if isinstance(grid, Iterable) and getattr(grid, "ndim", 1) else []
+        has_values = isinstance(grid, Iterable) and getattr(grid, "ndim", None) != 0
+        kind, values = "", list(grid) if has_values else []
         if values and isinstance(values[0], str):
             kind, values = values[0], values[1] if len(values) == 2 else values[1:]
     try:

@@ -151,7 +151,7 @@ def progress_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 
 def test_progress_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a terminal, a line after five seconds, then one a minute, has the images, rates and remaining time."""
+    """Without a terminal, a line after five seconds and then one a minute report images, rates and time left."""
     written = progress_lines(monkeypatch, capsys, WriteStats(0.0, 5 * 10**8))
     assert 1 <= len(written) <= 4
     assert written[0].startswith("shard 2/4: ") and " of 100 images, " in written[0]

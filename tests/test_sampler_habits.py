@@ -111,8 +111,8 @@ def test_codes_of_arrays(model: sf.GaussianMixture) -> None:
     """Codes may be arrays; a temperature that is no number is refused."""
     codes, options = np.random.default_rng(0).normal(size=(2, *SHAPE)), {"rtol": 0.1, "atol": 0.1}
     assert torch.equal(sf.decode(model, codes, **options), sf.decode(model, torch.from_numpy(codes), **options))
-    first, last = torch.from_numpy(codes)
-    assert torch.equal(sf.interpolate(codes[0], codes[1], 3), sf.interpolate(first, last, 3))
+    a, b = torch.from_numpy(codes)
+    assert torch.equal(sf.interpolate(codes[0], codes[1], 3), sf.interpolate(a, b, 3))
     temperatures: tuple[Any, ...] = ("a", None, 0, float("nan"), True)
     for temperature in temperatures:
         with pytest.raises(ValueError, match=f"temperature is {temperature!r}; it must be a finite number"):

@@ -32,7 +32,7 @@ from benchmarks.fuzz.processes import Result, run_cases
 from benchmarks.fuzz.sets import flips, kills
 
 KINDS = [
-    Kind("kills", "kills of writers", kills, 60, 0.3, hang_seconds=60),
+    Kind("kills", "kills of writers", kills, 80, 0.3, hang_seconds=60),
     Kind("flips", "damaged files of sets", flips, 6000, 0.22, hang_seconds=2),
     Kind("images", "wild files of images", wild_images, 1500, 0.12, 10, cpu_seconds=1, megabytes=200),
     Kind("checkpoints", "wild checkpoints", checkpoints, 500, 0.12, 10, cpu_seconds=5, megabytes=200),

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -199,6 +199,7 @@ def _measured(kind: Kind, case: Case, folder: Path) -> Outcome:
         outcome = case.run(prepared)
     except Exception as error:  # of the fuzz itself, which must not pass for an answer
         return Outcome(CRASH, f"in the fuzz: {cause_of(error)}", str(error))
+    outcome = replace(outcome, message=outcome.message.replace(f"{folder}{os.sep}", ""))
     seconds, memory = time.process_time() - seconds, _status("VmHWM") - memory
     if outcome.verdict == RIGHT and kind.cpu_seconds is not None and seconds > kind.cpu_seconds:
         return Outcome(HEAVY, f"more than {kind.cpu_seconds:g} s", tries=outcome.tries)

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import torch
 
-from scoresde_fast.errors import unknown_message
+from scoresde_fast.errors import shown, unknown_message
 
 Auto = Literal["auto"]
 WITHOUT_CUDA = "this torch is built without CUDA"
@@ -33,12 +33,14 @@ def usable_device(name: torch.device | str) -> torch.device:
     """
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it has no memory, so nothing is computed")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         usable = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         reason = f" ({why_no_cuda()})" if str(name).startswith("cuda") and why_no_cuda() else ""
         raise ValueError(
-            f"device {str(name)!r} is not usable here{reason}; choose from: {', '.join(usable)}"
+            f"device {shown(str(name))} is not usable here{reason}; choose from: {', '.join(usable)}"
         ) from error
     return device
 

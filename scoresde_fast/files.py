@@ -128,6 +128,8 @@ def read_file(path: str | Path) -> bytes:
             raise ValueError("it is not a regular file")
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
             return file.readall()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
 

@@ -44,7 +44,9 @@ def seed_sequence(seeds: Sequence[int] | int) -> Sequence[int]:
         if count == 0:
             raise ValueError("seeds is 0, a number of images; give at least 1, or [0] for the image of seed 0")
         return range(count)
-    if isinstance(seeds, str | int) or not (hasattr(seeds, "__len__") and hasattr(seeds, "__getitem__")):
+    if isinstance(seeds, str | bytes | bytearray | int) or not (
+        hasattr(seeds, "__len__") and hasattr(seeds, "__getitem__")
+    ):
         raise ValueError(
             f"seeds is {shown(seeds)}; pass a number of images or a sequence of integers, such as range(64)"
         )

@@ -78,24 +78,31 @@ def require_types(options: Any) -> None:
         if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
             value = value.item()
             object.__setattr__(options, name, value)
-        if kinds and not any(type(value) is kind or (kind is float and type(value) is int) for kind in kinds):
-            expected = " or ".join(KINDS[kind] for kind in kinds if kind is not NoneType)
-            raise ValueError(f"{name} is {shown(value)}; it must be {expected}")
+        types = [kind for kind in kinds if isinstance(kind, type)]
+        names = [kind for kind in kinds if isinstance(kind, str)]
+        fits = type(value) in types or (float in types and type(value) is int)
+        if kinds and not fits and not (isinstance(value, str) and value in names):
+            if isinstance(value, str) and names:
+                raise ValueError(unknown_message(name, value, names))
+            expected = [*(KINDS[kind] for kind in types if kind is not NoneType), *map(repr, names)]
+            raise ValueError(f"{name} is {shown(value)}; it must be {' or '.join(expected)}")
         if type(value) is int and abs(value) >= TOO_LARGE:
             raise ValueError(f"{name} is an integer of {value.bit_length()} bits; it must have fewer than 1024")
 
 
 @cache
-def _kinds(options: type) -> dict[str, tuple[type, ...]]:
-    """Return the types of each field, with that of a literal for the literal; none if one of them is not simple."""
+def _kinds(options: type) -> dict[str, tuple[type | str, ...]]:
+    """Return the types and names that each field takes; none if one of its types is not simple."""
 
-    def kinds(hint: Any) -> tuple[type, ...]:
+    def kinds(hint: Any) -> tuple[Any, ...]:
         if get_origin(hint) in (Union, UnionType):
             return tuple(kind for part in get_args(hint) for kind in kinds(part))
-        return tuple({type(value) for value in get_args(hint)}) if get_origin(hint) is Literal else (hint,)
+        return get_args(hint) if get_origin(hint) is Literal else (hint,)
 
     found = {name: kinds(hint) for name, hint in get_type_hints(options).items()}
-    return {name: each if {*each} <= {*KINDS, NoneType} else () for name, each in found.items()}
+    simple = {*KINDS, NoneType}
+    return {name: each if all(isinstance(kind, str) or kind in simple for kind in each) else ()
+            for name, each in found.items()}  # fmt: skip
 
 
 def require_batch_size(batch_size: int) -> None:

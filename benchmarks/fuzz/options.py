@@ -64,7 +64,11 @@ MAY_BE_NEGATIVE = ("grad_clip",)
 
 def configurations(random: Random, count: int, shared: Path) -> Iterator[Case]:
     """Configurations with one to three invalid values, and broken files; loaded, built, and sampled in one step."""
-    hints = {section: get_type_hints(cls) for section, cls in get_type_hints(Config).items()}
+    hints = {
+        section: {field.name: get_type_hints(cls)[field.name] for field in fields(cls)}
+        for section, cls in get_type_hints(Config).items()
+        if section in {field.name for field in fields(Config)}
+    }
     invalid_sections: tuple[Any, ...] = (3, [], "x", None)
     options = [(section, name, value)
                for section, names in hints.items()

@@ -282,7 +282,8 @@ def _place_taken(out: Path, file: Path, content: bytes, take_place: Callable[[Pa
     try:
         return _judge_set(out, lambda: "another kind of file")
     finally:
-        shutil.rmtree(file, ignore_errors=True)
+        if file.is_dir():
+            shutil.rmtree(file)
         file.unlink(missing_ok=True)
         file.write_bytes(content)
 

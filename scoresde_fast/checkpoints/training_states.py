@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from scoresde_fast.checkpoints.official import misfit
 from scoresde_fast.checkpoints.pickles import require_modest
+from scoresde_fast.checkpoints.tensor_files import require_real
 
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
 """The newest state of a run and the one before it, in the run's folder."""
@@ -143,6 +144,11 @@ def copy_weights(path: Path, network: nn.Module, state: State, *, ema: bool) -> 
     weights: Mapping[str, Any] = state["network"]
     if not all(isinstance(weight, Tensor) for weight in weights.values()):
         raise DamagedStateError(f"{path} is not the state of a training run: its section 'network' is not of tensors")
+    averages = averaged_weights(path, network, state)
+    try:
+        require_real(path, {**weights, **{f"average of {name}": weight for name, weight in averages.items()}})
+    except ValueError as error:
+        raise DamagedStateError(str(error)) from error
     if problem := misfit(network.state_dict(), weights):
         raise DamagedStateError(f"the weights of {path} do not fit its configuration ({problem})")
-    network.load_state_dict({**weights, **averaged_weights(path, network, state)} if ema else weights)
+    network.load_state_dict({**weights, **averages} if ema else weights)

@@ -59,7 +59,7 @@ class ExtractorOptions:
         from scoresde_fast.evaluation.extractors import default_extractor, load_extractor
 
         return load_extractor(
-            self.extractor or default_extractor(shape),
+            default_extractor(shape) if self.extractor is None else self.extractor,
             weights=self.extractor_weights,
             trust_pickle=self.trust_pickle,
             device=process_device(device),

@@ -11,6 +11,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from scoresde_fast.cli.options import NO_DEFAULT, Flag
+from scoresde_fast.cli.process import process_device
 
 DataHelp = arg(
     help="Other training images: cifar10, svhn:extra, a folder, .zip, .tar, .npz or .npy; photos@64 crops and resizes "
@@ -63,7 +64,7 @@ class Train:
             if self.data is not None:
                 config = replace(config, data=replace(config.data, dataset=self.data))
             run = partial(training.train, config, out)
-        print(run(seed=self.seed, device=self.device, half=self.half, tensorboard=self.tensorboard))
+        print(run(seed=self.seed, device=process_device(self.device), half=self.half, tensorboard=self.tensorboard))
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from scoresde_fast.errors import shown
+
 if TYPE_CHECKING:
     from scoresde_fast.bench.results import BenchResult, Comparison
     from scoresde_fast.evaluation import Evaluation
 
+MOST_THREADS = 4096
 TERMINATED = 128 + signal.SIGTERM
 """Exit code after SIGTERM."""
 
@@ -23,20 +26,27 @@ def process_device(device: str | None) -> str:
     """Return the device of this process.
 
     None is a GPU if there is one, else the CPU.  "cuda" under torchrun becomes the GPU of the process's local rank.
+
+    Raises:
+        ValueError: the device does not exist.
     """
     if device is None:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
     local_rank = os.environ.get("LOCAL_RANK")
-    return device if device != "cuda" or local_rank is None else f"cuda:{local_rank}"
+    if device == "cuda" and local_rank is not None:
+        device = f"cuda:{local_rank}"
+    from scoresde_fast.devices import usable_device
+
+    return str(usable_device(device))
 
 
 def use_threads(threads: int | None) -> None:
     """Set the number of CPU threads; None keeps torch's default.
 
     Raises:
-        ValueError: ``threads`` is less than 1.
+        ValueError: ``threads`` is less than 1 or greater than `MOST_THREADS`.
     """
     import torch
 
@@ -44,6 +54,8 @@ def use_threads(threads: int | None) -> None:
         return
     if threads < 1:
         raise ValueError(f"--threads is {threads}; it must be at least 1")
+    if threads > MOST_THREADS:
+        raise ValueError(f"--threads is {shown(threads)}; it must be at most {MOST_THREADS}")
     torch.set_num_threads(threads)
 
 

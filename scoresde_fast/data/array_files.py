@@ -18,6 +18,7 @@ from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.data.conversion import Conversion
 from scoresde_fast.data.images import Images, Item, corrupt_file_errors
 from scoresde_fast.data.limits import require_array, require_pixels
+from scoresde_fast.errors import shown
 
 MEMBERS = ("arr_0.npy", "position.npy")
 """Arrays of images in a .npz: that of FID programs, and that of ``scoresde-fast sample --return-velocity``."""
@@ -105,8 +106,8 @@ def load_arrays(path: Path, names: Collection[str]) -> dict[str, npt.NDArray[Any
             require_array(f"{name} of {path}", archive.getinfo(f"{name}.npy"))
         try:
             return {name: arrays[name] for name in found}
-        except ValueError as error:  # of NumPy
-            raise EOFError(str(error)) from error
+        except Exception as error:  # NumPy raises exceptions of many kinds for a corrupt header
+            raise EOFError(shown(str(error))) from error
 
 
 def array_names(path: Path) -> str:
@@ -126,14 +127,14 @@ def read_header(file: IO[bytes], name: str) -> ArrayHeader:
         version = np.lib.format.read_magic(file)
         shape, fortran_order, dtype = _HEADERS[version](file)
     except (KeyError, RecursionError, SyntaxError, TokenError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} has no valid .npy header: {error}") from error
+        raise ValueError(f"{name} has no valid .npy header: {shown(str(error))}") from error
     if dtype != np.uint8 and dtype.kind != "f":
         raise ValueError(f"{name} is {dtype}; expected 8-bit images (uint8), or floats in [0, 1]")
     if len(shape) != 4:
         raise ValueError(f"{name} has shape {shape}; expected images (N, H, W, C) of uint8, or (N, C, H, W) of floats")
     if fortran_order:
         raise ValueError(f"{name} is stored in Fortran order; save it with numpy.ascontiguousarray")
-    if shape[0] < 0 or min(shape[1:]) < 1:
+    if bool in map(type, shape) or shape[0] < 0 or min(shape[1:]) < 1:
         raise ValueError(f"{name} has shape {shape}; the number of images is 0 or more, their size 1 or more")
     if dtype.kind == "f" and shape[1] not in (1, 3):
         raise ValueError(f"{name} is {dtype} with shape {shape}; floats are (N, C, H, W) with 1 or 3 channels")

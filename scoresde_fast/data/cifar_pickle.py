@@ -17,7 +17,7 @@ from scoresde_fast.data.codecs import Pixels
 ROW = 3 * 32 * 32
 MAX_OPCODES = 1_000_000
 """Limit of the operations of a pickle; the official ones have less than 100 000."""
-MAX_OF_KIND = {"tuple": 16, "reference": 32}
+MAX_OF_KIND = {"tuple": 16, "reference": 16}
 """Limits by kind. Deeply nested tuples overflow the stack when a dictionary hashes them, and references let a few
 nested tuples stand for billions. The official pickles have less than ten of each."""
 _KINDS = {

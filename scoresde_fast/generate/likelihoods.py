@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde_fast.files import make_folder
+from scoresde_fast.files import make_folder, read_file
 from scoresde_fast.flow.likelihood import Likelihood, LikelihoodEstimator
 from scoresde_fast.generate.manifest import Json, Manifest, data_sha256, environment
 from scoresde_fast.generate.seeds import SeedSet, check_seeds
@@ -154,11 +154,14 @@ def _complete_lines(out: Path, first_seed: int) -> tuple[list[Json], int]:
     """Return the complete lines of ``out`` and the byte at which they end.
 
     Raises:
-        ValueError: line i is not a result of seed ``first_seed`` + i.
+        ValueError: ``out`` is not a regular file, or line i is not a result of seed ``first_seed`` + i.
     """
     if not out.exists():
         return [], 0
-    content = out.read_bytes()
+    try:
+        content = read_file(out)
+    except ValueError as error:
+        raise ValueError(f"{out} has no results: {error}; move it or choose another --out") from error
     end = content.rfind(b"\n") + 1
     lines = []
     for index, text in enumerate(content[:end].splitlines()):

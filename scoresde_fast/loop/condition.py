@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde_fast.errors import shown
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sdes import Array
 from scoresde_fast.solvers import SolverOptions, StepTable
@@ -156,11 +157,14 @@ def as_conditions(conditions: Conditions) -> tuple[Condition, ...]:
     """Return the conditions as a tuple.
 
     Raises:
-        ValueError: there are more than `MAX_CONDITIONS`.
+        ValueError: there are more than `MAX_CONDITIONS`, or one is no condition.
     """
     if conditions is None:
         return ()
     several = tuple(conditions) if isinstance(conditions, Sequence) else (conditions,)
+    for condition in several:
+        if not callable(getattr(condition, "bind", None)):
+            raise ValueError(f"condition is {shown(condition)}; it must be a condition such as Projection, or several")
     if len(several) > MAX_CONDITIONS:
         raise ValueError(f"there are {len(several)} conditions; a run takes at most {MAX_CONDITIONS}: combine some")
     return several

@@ -90,7 +90,9 @@ def _parse_all(option: str, texts: Sequence[str]) -> dict[str, Values]:
             if not name.isidentifier():
                 raise ValueError
             values[name] = _read(value) if value.endswith(".npy") else _numbers(value)
-        except (ValueError, OverflowError, EOFError):
+        except FileNotFoundError:
+            raise
+        except Exception:  # NumPy raises exceptions of many kinds for a corrupt file
             raise ValueError(
                 f"{option} is {text!r}; it must be NAME=V1,V2,... with numbers, such as y=0,1,2, or NAME=FILE.npy with "
                 "an array of numbers"

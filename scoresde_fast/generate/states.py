@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from scoresde_fast.data.array_files import load_arrays
 from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.flow.codes import Decoder, decode, interpolate
@@ -81,9 +81,8 @@ def read_codes(path: Path) -> Tensor:
         ValueError: the file contains no codes.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            codes = archive["codes"]
-    except (BadZipFile, EOFError, IndexError, KeyError, ValueError) as error:
+        codes = load_arrays(path, ["codes"])["codes"]
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{path} contains no codes; use a .npz that scoresde-fast encode wrote") from error
     if codes.dtype.kind != "f" or codes.ndim != 4 or not len(codes):
         raise ValueError(f"codes of {path} are {codes.dtype} {codes.shape}; expected floats (N, C, H, W)")

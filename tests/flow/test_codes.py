@@ -85,7 +85,7 @@ def test_interpolation_is_a_great_circle() -> None:
         (lambda m: sf.decode(m, torch.zeros(1, 1, 2, 2), temperature=0.0), "temperature is 0.0"),
         (lambda m: sf.interpolate(torch.ones(3), -torch.ones(3), 4), "opposite directions"),
         (lambda m: sf.interpolate(torch.ones(3), torch.ones(2), 4), "two of the same shape"),
-        (lambda m: sf.interpolate(torch.ones(3), torch.ones(3), 1), "at least 2, for the two ends"),
+        (lambda m: sf.interpolate(torch.ones(3), torch.ones(3), 1), "steps is 1; it must be an integer of at least 2"),
     ],
 )
 def test_bad_input(call: Callable[[sf.GaussianMixture], object], message: str) -> None:

@@ -33,8 +33,6 @@ def usable_device(name: torch.device | str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        if device.type == "meta":
-            raise RuntimeError("it has no memory, so nothing is computed")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         usable = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
@@ -42,6 +40,14 @@ def usable_device(name: torch.device | str) -> torch.device:
         raise ValueError(
             f"device {shown(str(name))} is not usable here{reason}; choose from: {', '.join(usable)}"
         ) from error
+    return device
+
+
+def computing_device(name: torch.device | str) -> torch.device:
+    """Return the device with this name; also raise ValueError for torch's device "meta", which computes nothing."""
+    device = usable_device(name)
+    if device.type == "meta":
+        raise ValueError("device 'meta' has no memory, so nothing can be computed there; choose cpu or cuda")
     return device
 
 

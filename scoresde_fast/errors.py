@@ -60,7 +60,7 @@ def unknown_message(kind: str, value: object, allowed: Iterable[str]) -> str:
 
 def shown(value: object) -> str:
     """Return the repr of a value of any size in one line of about a hundred characters."""
-    if isinstance(value, int) and value.bit_length() > 64:
+    if isinstance(value, int) and value.bit_length() > 128:
         return f"about {'-' * (value < 0)}10**{math.floor(value.bit_length() * math.log10(2))}"
     try:
         return " ".join(_BRIEF.repr(value).split())

@@ -82,7 +82,7 @@ def require_types(options: Any) -> None:
         names = [kind for kind in kinds if isinstance(kind, str)]
         fits = type(value) in types or (float in types and type(value) is int)
         if kinds and not fits and not (isinstance(value, str) and value in names):
-            if isinstance(value, str) and names:
+            if isinstance(value, str) and names and not types:
                 raise ValueError(unknown_message(name, value, names))
             expected = [*(KINDS[kind] for kind in types if kind is not NoneType), *map(repr, names)]
             raise ValueError(f"{name} is {shown(value)}; it must be {' or '.join(expected)}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from scoresde_fast.data.arrays import ArrayLike, as_tensor
-from scoresde_fast.devices import usable_device
+from scoresde_fast.devices import computing_device
 from scoresde_fast.errors import shown, unknown_message
 from scoresde_fast.flow.adaptive import AdaptiveRunner
 from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
@@ -93,7 +93,7 @@ class Sampler:
         passed, self.run_options = split_options({"solver": solver, "steps": steps, **options}, solver_names, arguments)
         run = self.run_options
         self.options = solver_options(model, passed)
-        self.device = usable_device(run.device or model.own_device)
+        self.device = computing_device(run.device or model.own_device)
         self.model = model.to(self.device)
         self.conditions = as_conditions(condition)
         self.inputs = NetworkInputs.bind(inputs, guidance, self.model, self.device)

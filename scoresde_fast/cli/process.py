@@ -37,9 +37,9 @@ def process_device(device: str | None) -> str:
     local_rank = os.environ.get("LOCAL_RANK")
     if device == "cuda" and local_rank is not None:
         device = f"cuda:{local_rank}"
-    from scoresde_fast.devices import usable_device
+    from scoresde_fast.devices import computing_device
 
-    return str(usable_device(device))
+    return str(computing_device(device))
 
 
 def use_threads(threads: int | None) -> None:

@@ -251,10 +251,15 @@ def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """A finished set in a read-only folder needs no write; for an unfinished one the error names the path."""
     make(tmp_path / "set")
 
+    original = os.open
+
     def read_only(*_: object) -> int:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(os, "open", read_only)
+    def open_read_only(path: str, flags: int, *arguments: int) -> int:
+        return read_only() if flags & (os.O_WRONLY | os.O_RDWR) else original(path, flags, *arguments)
+
+    monkeypatch.setattr(os, "open", open_read_only)
     monkeypatch.setattr(os, "replace", read_only)
     make(tmp_path / "set")
     with pytest.raises(OSError, match=r"could not be written \(Read-only file system\)") as failure:

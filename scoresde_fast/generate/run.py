@@ -301,7 +301,8 @@ class _SetWriter:
             if manifest.digests is not None:  # the archives may change: until they are known again, none has a digest
                 manifest = replace(manifest, digests=None)
                 manifest.write(store.manifest)
-            Digests(digests.images).write(store)
+            if digests.files:
+                Digests(digests.images).write(store)
             store.pack(seeds, check)
             digests.finished(seeds, store.archives()).write(store)
             replace(manifest, digests=file_digest(store.digests)).write(store.manifest)

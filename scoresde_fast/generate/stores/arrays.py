@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,6 +43,26 @@ class _Rows:
         del self._rows  # closes the file if the array is memory-mapped
 
 
+class _Part:
+    """A `Reader` of a part, whose images are only read when one of them is needed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _load(path) as archive:
+            self.seeds = archive["seeds"]
+
+    @cached_property
+    def _rows(self) -> _Rows:
+        with _load(self._path) as archive:
+            return _Rows(self.seeds, archive["samples"])
+
+    def image(self, index: int) -> Samples:
+        return self._rows.image(index)
+
+    def close(self) -> None:
+        """Do nothing: the file is open only while it is read."""
+
+
 class ArrayArchive(Archive):
     """Images as the rows of one array, sorted by seed."""
 
@@ -60,9 +81,8 @@ class ArrayArchive(Archive):
     def write_part(self, file: BinaryIO, seeds: Integers, images: Iterable[Any]) -> None:
         np.savez(file, seeds=seeds, samples=np.asarray(images))
 
-    def open_part(self, path: Path) -> _Rows:
-        with _load(path) as archive:
-            return _Rows(archive["seeds"], archive["samples"])
+    def open_part(self, path: Path) -> _Part:
+        return _Part(path)
 
     def write_archive(self, file: BinaryIO, seeds: Integers, images: Iterable[Any]) -> None:
         rows = iter(images)
@@ -126,11 +146,12 @@ class NpyArchive(ArrayArchive):
 
 def _load(path: Path) -> Any:
     """Open a .npz of uncompressed arrays; raise ValueError for others, whose size in memory is unknown."""
-    with ZipFile(path) as archive:
-        for member in archive.infolist():
-            if member.compress_type != ZIP_STORED or member.file_size > path.stat().st_size:
-                raise ValueError(f"{member.filename} is compressed")
-    return np.load(path, allow_pickle=False)
+    archive = np.load(path, allow_pickle=False)
+    for member in archive.zip.infolist():
+        if member.compress_type != ZIP_STORED or member.file_size > path.stat().st_size:
+            archive.close()
+            raise ValueError(f"{member.filename} is compressed")
+    return archive
 
 
 def _mapped_member(path: Path, name: str) -> Samples:

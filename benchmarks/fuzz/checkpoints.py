@@ -184,7 +184,9 @@ class _Pickled(_Target):
         what = random.choice([*contents, *PLACE_TAKERS])
         if what in PLACE_TAKERS:
             return super().replaced(random)
-        return self._case("replaced", what, lambda file: torch.save(contents[what](), file), self.unchanged)
+        # Bare weights are a form of their own, with one kind of weights.
+        accepted = self.finite if what == "the bare weights" else self.unchanged
+        return self._case("replaced", what, lambda file: torch.save(contents[what](), file), accepted)
 
 
 def _fewer(averages: dict[str, Any]) -> dict[str, Any]:

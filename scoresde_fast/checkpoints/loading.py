@@ -34,7 +34,7 @@ from scoresde_fast.configs.loading import read_json
 from scoresde_fast.configs.schema import without_job_options
 from scoresde_fast.configs.text_files import parse_json, read_text
 from scoresde_fast.errors import unknown_message
-from scoresde_fast.files import make_folder, replacing, write_json
+from scoresde_fast.files import make_folder, replacing, user_path, write_json
 from scoresde_fast.model import ScoreModel
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
@@ -174,7 +174,7 @@ def _embedded(*, classifiers: bool) -> list[str]:
 
 def _embedded_or_path(path_or_name: str | Path) -> Path:
     embedded = path_or_name in (*embedded_names(), *embedded_classifiers())
-    return EMBEDDED / path_or_name if embedded else Path(path_or_name)
+    return EMBEDDED / path_or_name if embedded else user_path(path_or_name)
 
 
 def _has_state(path: Path) -> bool:

@@ -144,11 +144,11 @@ def copy_weights(path: Path, network: nn.Module, state: State, *, ema: bool) -> 
     weights: Mapping[str, Any] = state["network"]
     if not all(isinstance(weight, Tensor) for weight in weights.values()):
         raise DamagedStateError(f"{path} is not the state of a training run: its section 'network' is not of tensors")
+    if problem := misfit(network.state_dict(), weights):
+        raise DamagedStateError(f"the weights of {path} do not fit its configuration ({problem})")
     averages = averaged_weights(path, network, state)
     try:
         require_real(path, {**weights, **{f"average of {name}": weight for name, weight in averages.items()}})
     except ValueError as error:
         raise DamagedStateError(str(error)) from error
-    if problem := misfit(network.state_dict(), weights):
-        raise DamagedStateError(f"the weights of {path} do not fit its configuration ({problem})")
     network.load_state_dict({**weights, **averages} if ema else weights)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.data.conversion import Conversion
 from scoresde_fast.data.images import Images, Item, corrupt_file_errors
-from scoresde_fast.data.limits import require_array, require_pixels
+from scoresde_fast.data.limits import require_pixels, require_ratio
 from scoresde_fast.errors import shown
 
 MEMBERS = ("arr_0.npy", "position.npy")
@@ -103,7 +103,7 @@ def load_arrays(path: Path, names: Collection[str]) -> dict[str, npt.NDArray[Any
     with corrupt_file_errors(str(path)), ZipFile(path) as archive, np.load(path, allow_pickle=False) as arrays:
         found = [name for name in names if name in arrays.files]
         for name in found:
-            require_array(f"{name} of {path}", archive.getinfo(f"{name}.npy"))
+            require_ratio(f"{name} of {path}", archive.getinfo(f"{name}.npy"))
         try:
             return {name: arrays[name] for name in found}
         except Exception as error:  # NumPy raises exceptions of many kinds for a corrupt header

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -41,6 +41,8 @@ TILE_WIDTH, TILE_LENGTH, BITS_PER_SAMPLE, PHOTOMETRIC, MIN_IS_WHITE = 322, 323, 
 """Tags of a TIFF, and a value of one (TIFF 6.0)."""
 GRAY, RGB = 0, 2
 """Colour types of a PNG that `encode_png` writes."""
+PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+"""Chunks of a PNG that decide its pixels."""
 UP = 2
 """PNG filter type Up: difference from the row above (PNG specification, 9.2)."""
 DEPTHS = (1, 2, 4, 8, 16)
@@ -107,6 +109,8 @@ def image_format(encoded: bytes) -> str:
 
 def open_image(encoded: bytes, kind: str) -> ImageFile:
     """Read the header of an image; raise ValueError if it is corrupt or declares too many pixels."""
+    if kind == "PNG":
+        _require_checksums(encoded, PIXEL_CHUNKS)  # Pillow does not verify that of the pixels
     with corrupt_errors(kind):
         image = FORMATS[kind](io.BytesIO(encoded))
         tile = _tag(image, TILE_LENGTH) or 1, _tag(image, TILE_WIDTH) or 1
@@ -159,17 +163,24 @@ def decode_verified_png(png: bytes) -> Pixels:
     """
     if not png.startswith(PNG_SIGNATURE):
         raise ValueError("the image is not a PNG; convert it to one")
-    offset = len(PNG_SIGNATURE)
-    kind = b""
-    while offset < len(png):  # chunks of length, kind, data and CRC (PNG specification, 5.3)
+    _require_checksums(png, None)
+    return decode_image(png)
+
+
+def _require_checksums(png: bytes, chunks: Collection[bytes] | None) -> None:
+    """Raise ValueError if a PNG is truncated, or the CRC of one of ``chunks`` is wrong; None stands for all chunks."""
+    offset, kind = len(PNG_SIGNATURE), b""
+    while kind != b"IEND":  # chunks of length, kind, data and CRC (PNG specification, 5.3); what follows is ignored
         (length,) = struct.unpack(">I", png[offset : offset + 4].ljust(4, b"\0"))
         kind, end = png[offset + 4 : offset + 8], offset + 12 + length
-        if end > len(png) or zlib.crc32(png[offset + 4 : end - 4]) != int.from_bytes(png[end - 4 : end], "big"):
-            raise ValueError("the PNG is corrupt")
+        if end > len(png):
+            raise ValueError("the PNG is truncated or corrupt")
+        is_checked = chunks is None or kind in chunks
+        if is_checked and zlib.crc32(png[offset + 4 : end - 4]) != int.from_bytes(png[end - 4 : end], "big"):
+            raise ValueError("the PNG is corrupt: a checksum is wrong")
         offset = end
-    if kind != b"IEND":
-        raise ValueError("the PNG is truncated")
-    return decode_image(png)
+    if chunks is None and offset != len(png):
+        raise ValueError("the PNG is corrupt: data follow its end")
 
 
 def _bit_depth(image: ImageFile, encoded: bytes) -> int:

@@ -14,7 +14,7 @@ from scoresde_fast.data.conversion import Conversion
 from scoresde_fast.data.dataset_json import LABELS, find_labels
 from scoresde_fast.data.file_names import PassedOver, is_image
 from scoresde_fast.data.images import Images, Item, corrupt_file_errors, decode_item
-from scoresde_fast.data.limits import read_file, require_size
+from scoresde_fast.data.limits import read_file, require_ratio, require_size
 from scoresde_fast.data.sample_sets import MANIFEST, SET_FILES, require_complete, require_own, set_seeds
 
 _SEED = re.compile(r"(?:^|/)(\d{6,})\.\w+$", re.ASCII)
@@ -69,7 +69,9 @@ def open_zip(path: Path, conversion: Conversion) -> Images:
 
 
 def _read_member(archive: ZipFile, name: str, path: Path) -> bytes:
-    require_size(f"{name} of {path}", archive.getinfo(name).file_size)  # zipfile reads no more than this size
+    member = archive.getinfo(name)
+    require_size(f"{name} of {path}", member.file_size)  # zipfile reads no more than this size
+    require_ratio(f"{name} of {path}", member)
     return archive.read(name)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from scoresde_fast.data.codecs import ModeError, Pixels, decode_image
 from scoresde_fast.data.conversion import NO_CONVERSION, Conversion, request
 from scoresde_fast.data.file_names import PassedOver
+from scoresde_fast.errors import require_integer
 
 CORRUPT_FILE_ERRORS = (BadZipFile, EOFError, OSError, RuntimeError, UnicodeError, tarfile.TarError, zlib.error)
 """Errors of reading a corrupt archive; zipfile also raises RuntimeError for a password or an unknown compression."""
@@ -101,6 +102,7 @@ class Images:
             ValueError: an image is corrupt or differs from the first in size or channels, or only one of them has a
                 label.
         """
+        require_integer("the batch size", size, 1)
         with closing(self._read()) as items:
             while batch := list(islice(items, size)):
                 labels = [item.label for item in batch if item.label is not None]

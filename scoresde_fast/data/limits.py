@@ -12,10 +12,10 @@ MAX_PIXELS = 89_478_485
 MAX_FILE_BYTES = 1 << 29
 """Limit of the size of an image's file, unpacked; an 8-bit RGB image of `MAX_PIXELS` without compression fits."""
 MAX_RATIO = 200
-"""Limit of unpacked by packed size of an array that is loaded as a whole. Arrays of floats hardly shrink; zeros shrink
-a thousandfold."""
+"""Limit of unpacked by packed size of an array or image that is loaded as a whole. Both hardly shrink; zeros shrink a
+thousandfold."""
 UNCHECKED_BYTES = 1 << 26
-"""Arrays up to this size may have any ratio."""
+"""Files up to this size may have any ratio."""
 
 
 def require_pixels(height: int, width: int) -> None:
@@ -30,8 +30,8 @@ def require_size(name: str, size: int, limit: int = MAX_FILE_BYTES) -> None:
         raise ValueError(f"{name} takes {_text(size)}, but at most {_text(limit)} are read")
 
 
-def require_array(name: str, member: ZipInfo) -> None:
-    """Raise ValueError if an array in a .zip or .npz is packed as no real array is, so that it may fill the memory."""
+def require_ratio(name: str, member: ZipInfo) -> None:
+    """Raise ValueError if a file in a .zip or .npz is packed as no real one is, so that it may fill the memory."""
     if member.file_size > max(UNCHECKED_BYTES, MAX_RATIO * member.compress_size):
         raise ValueError(
             f"{name} takes {_text(member.file_size)} unpacked, more than {MAX_RATIO} times its "

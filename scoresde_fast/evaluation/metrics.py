@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde_fast.errors import shown
 from scoresde_fast.evaluation.collect import FeatureSet
 from scoresde_fast.evaluation.extractors import Extractor, load_torch_fidelity
 from scoresde_fast.evaluation.frechet import FrechetDistance
@@ -25,6 +26,10 @@ MAX_KERNEL_ROWS = 10_000
 """Maximum number of rows of the kernel in KID's bootstrap; larger sets are subsampled, and the spread is rescaled."""
 BLOCK = 2000
 """Rows of the kernel or of a distance matrix that are computed at once."""
+
+
+MOST = 100_000
+"""Limit of the number of subsets, parts, neighbours and resamples."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class MetricSettings:
     def __post_init__(self) -> None:
         for name in ("kid_subsets", "isc_splits", "prc_neighborhood", "resamples"):
             least = 0 if name == "resamples" else 1
-            if (value := getattr(self, name)) < least:
-                raise ValueError(f"{name} is {value}; it must be at least {least}")
+            if not least <= (value := getattr(self, name)) <= MOST:
+                raise ValueError(f"{name} is {shown(value)}; it must be from {least} to {MOST}")
 
     def subset_size(self, *counts: int) -> int:
         """Return the size of KID's subsets for sets of ``counts`` images; raise ValueError if they do not fit."""

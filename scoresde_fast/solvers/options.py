@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from scoresde_fast.errors import unknown_message
+from scoresde_fast.errors import require_positive, unknown_message
 from scoresde_fast.run_options import require_types
 from scoresde_fast.solvers.grids import SIGMAS, grid_values
 from scoresde_fast.solvers.restart import RestartInterval, restart_intervals
@@ -83,6 +83,8 @@ class SolverOptions:
                 raise ValueError(
                     f"{name} is {amount!r}, but probability_flow=True draws no noise; leave out one of them"
                 )
+        if not math.isfinite(self.snr):
+            require_positive("snr", self.snr)
         require_norm("langevin_norm", self.langevin_norm)
         object.__setattr__(self, "grid", grid_values(self.grid))
         if not isinstance(self.grid, str):

@@ -134,7 +134,7 @@ def test_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["digits:test", "--metrics", "fid"], "give --reference"),
         (["digits:test", "--extractor", "inception"], "did you mean 'inception-v3-compat'"),
         (["digits:test", "--extractor-weights", "x.pth"], "has its own weights"),
-        (["digits:test", "--kid-subsets", "0"], "kid_subsets is 0; it must be at least 1"),
+        (["digits:test", "--kid-subsets", "0"], "kid_subsets is 0; it must be from 1"),
         ([*DRAWN, "--seeds", "0-63", "--reference", "digits", "--metrics", "fid"], "--few"),
         (["stats", "--out", "x.npz"], "no source"),
         (["stats", "digits:test", "--out", "x.pt"], "--out is x.pt; its suffix must be .npz"),

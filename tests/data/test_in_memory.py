@@ -101,7 +101,7 @@ def save(image: np.ndarray, mode: str | None = None) -> Callable[[Path], None]:
         (lambda folder: (folder / "z.png").write_bytes(b"text"), "z.png of .*: the image is not a PNG"),
         (
             lambda folder: (folder / "z.png").write_bytes((folder / "a.png").read_bytes()[:100]),
-            "z.png of .*: the PNG is corrupt",
+            "z.png of .*: the PNG is truncated or corrupt",
         ),
         (lambda folder: [path.unlink() for path in folder.iterdir()], "images has no images"),
     ],

@@ -40,6 +40,10 @@ class MissingPackageError(ModuleNotFoundError, ValueError):
     """An optional package is not installed."""
 
 
+class UnavailableBackendError(RuntimeError, ValueError):
+    """A backend was chosen that cannot run here."""
+
+
 class DataWarning(UserWarning):
     """Something in a user's data is not used."""
 

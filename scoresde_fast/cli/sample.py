@@ -138,7 +138,7 @@ class Verify:
 
             findings = verify(self.out, on_image)
         print(findings)
-        if self.repair and len(findings.repairable):
+        if self.repair and (len(findings.repairable) or findings.damaged_files):
             print(repair(self._sampler(), self.out, findings, batch_size=self.batch_size))
             findings = verify(self.out)
             print(findings)

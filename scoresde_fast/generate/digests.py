@@ -71,10 +71,14 @@ class Digests:
         images = {seed: self.images[seed] for seed in seeds if seed in self.images}
         return Digests(images, {path.name: file_digest(path) for path in archives})
 
-    def write(self, store: Store) -> None:
-        """Write the digests in the order of the seeds, atomically; do nothing if the file has them already."""
+    def content(self, store: Store) -> bytes:
+        """Return the content of the file, in the order of the seeds."""
         names = {store.name_of(seed): self.images[seed] for seed in sorted(self.images)}
-        content = _lines({**names, **dict(sorted(self.files.items()))})
+        return _lines({**names, **dict(sorted(self.files.items()))})
+
+    def write(self, store: Store) -> None:
+        """Write the file, atomically; do nothing if it has this content already."""
+        content = self.content(store)
         if not store.digests.is_file() or store.digests.read_bytes() != content:
             with replacing(store.digests) as file:
                 file.write(content)

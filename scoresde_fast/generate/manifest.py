@@ -88,8 +88,8 @@ class Manifest:
         return manifest
 
     @classmethod
-    def read(cls, path: Path) -> Manifest:
-        """Read the manifest at ``path``.
+    def read(cls, path: Path, advice: str = "move it or choose another --out") -> Manifest:
+        """Read the manifest at ``path``; ``advice`` is for the message if it is damaged.
 
         Raises:
             DamagedManifestError: the file is not a valid manifest.
@@ -110,9 +110,7 @@ class Manifest:
                 content.get("digests"),
             )
         except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-            raise DamagedManifestError(
-                f"{path} is not a valid manifest of samples ({error}); move it or choose another --out"
-            ) from error
+            raise DamagedManifestError(f"{path} is not a valid manifest of samples ({error}); {advice}") from error
 
     def extended(self, seeds: SeedSet, environment: Json) -> Manifest:
         """Return a manifest that also has ``environment`` and all of ``seeds``."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -231,6 +232,8 @@ class _SetWriter:
     def _check_done(self, manifest: Manifest, mine: SeedSet) -> SeedSet:
         """Check and record images of ``mine`` that a killed run left; return all seeds with an intact image."""
         store = self.store
+        if manifest.digests is not None and not store.digests.is_file():
+            self._restore_digests(manifest)
         done = (manifest.done or EMPTY) & Digests.read(store).seeds()
         present = store.present()
         unrecorded = (present - done) & mine
@@ -246,6 +249,24 @@ class _SetWriter:
             store.sync()
             record_done(store, digests, lost=lost)
         return (done | intact) - lost
+
+    def _restore_digests(self, manifest: Manifest) -> None:
+        """Write the lost digests of a finished set again; remove its images if they are not those that were recorded.
+
+        The manifest has the digest of all digests: if it does not match, nobody can tell which image has changed.
+        """
+        store, seeds = self.store, manifest.all_seeds()
+        images = {seed: digest(image) for seed, image in store.try_load(seeds) if not isinstance(image, Exception)}
+        with ManifestLock(store.work):
+            restored = Digests(images).finished(seeds, store.archives())
+            if hashlib.sha256(restored.content(store)).hexdigest() == manifest.digests:
+                restored.write(store)
+                return
+        warnings.warn(
+            f"{store.digests} is missing, and the images of {store.out} have changed since; all are sampled again",
+            stacklevel=2,
+        )
+        store.remove(seeds)
 
     def _compute(
         self, manifest: Manifest, missing: SeedSet, *, found: int, progress: bool, stop: Callable[[], bool]

@@ -83,7 +83,7 @@ def read_set(out: str | Path) -> tuple[Store, Manifest]:
     store = open_store(user_path(out))
     if not store.manifest.exists():
         raise FileNotFoundError(f"{store.manifest}: no such file, so this is not a set of samples")
-    manifest = Manifest.read(store.manifest)
+    manifest = Manifest.read(store.manifest, "the command that made the set rebuilds it from the images")
     if not isinstance(manifest.configuration.get("sampler"), dict):
         raise DamagedManifestError(f"{store.manifest} does not describe a sampler, so it is not the manifest of a set")
     return store, manifest
@@ -108,9 +108,9 @@ def verify(out: str | Path, on_image: Callable[[int], object] = lambda total: No
     damaged_files: dict[Path, str] = {}
     proved: dict[int, str] = {}  # seed -> digest
     if not recorded:
-        damaged_files[store.digests] = "it is missing; the command that made the set checks the images and writes it"
+        damaged_files[store.digests] = "it is missing; --repair writes it again"
     elif manifest.digests is not None and manifest.digests != file_digest(store.digests):
-        damaged_files[store.digests] = "it does not match the manifest"
+        damaged_files[store.digests] = "it does not match the manifest; --repair writes it again"
     complete = expected == requested
     for path in store.archives() if recorded else []:
         value = digests.files.get(path.name)
@@ -195,12 +195,16 @@ def repair(sampler: ImageSampler, out: str | Path, findings: Findings, *, batch_
     # Raises if the sampler does not match, before any image is removed.
     Manifest.begin(store.manifest, set_configuration(sampler, store, batch_size=batch_size, rounding=rounding))
     with ShardLock(store.work, Shard()):
-        store.remove(findings.repairable, findings.damaged_files)
+        lost = findings.repairable
+        if len(lost) and store.digests in findings.damaged_files:
+            lost = manifest.all_seeds()  # nothing proves the other images
+        store.remove(lost, findings.damaged_files)
         for path in (store.grid, store.digests):
             if path in findings.damaged_files:
                 path.unlink(missing_ok=True)
         store.sync()
-        record_done(store, {}, lost=findings.repairable)
+        if len(lost):
+            record_done(store, {}, lost=lost)
     return generate(sampler, manifest.all_seeds(), out, batch_size=batch_size, rounding=rounding, shard=Shard())
 
 

@@ -22,7 +22,7 @@ from torch.library import Library
 
 from scoresde_fast import _extension
 from scoresde_fast.devices import WITHOUT_CUDA
-from scoresde_fast.errors import unknown_message
+from scoresde_fast.errors import UnavailableBackendError, unknown_message
 
 VARIABLE = "SCORESDE_FAST_BACKEND"
 BACKENDS = ("auto", "reference", "triton", "cuda", "cpu")
@@ -118,7 +118,7 @@ class Operation:
         chosen = self.backends.get(name)
         reason = chosen.refusal(kind, by_name=True) if chosen else "the operation has no such backend"
         if chosen is None or reason:
-            raise RuntimeError(
+            raise UnavailableBackendError(
                 f"backend {name!r} of {self.name} cannot be used: {reason}; choose 'auto' or 'reference'"
             )
         return chosen

@@ -16,6 +16,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 import pytest
 
+from scoresde_fast.cli import main
 from scoresde_fast.generate import generate
 from scoresde_fast.generate.digests import Digests, append_digests
 from scoresde_fast.generate.manifest import DamagedManifestError
@@ -134,6 +135,40 @@ def test_missing_digests(sample_set: Path) -> None:
     stub = StubSampler()
     generate(stub, SEEDS, sample_set, batch_size=2)
     assert stub.batches == [] and files(sample_set.parent) == before
+
+
+@pytest.mark.parametrize("by", ["generate", "repair"])
+@pytest.mark.parametrize("sample_set", ["set"], indirect=True)
+def test_missing_digests_of_changed_images(sample_set: Path, by: str) -> None:
+    """Without its digests a set is not believed: if an image has changed, all are sampled again."""
+    before = files(sample_set.parent)
+    (sample_set / "samples.sha256").unlink()
+    first, second = sample_set / "000/000000.png", sample_set / "000/000001.png"
+    first.rename(sample_set / "x")
+    second.rename(first)
+    (sample_set / "x").rename(second)
+    with pytest.warns(UserWarning, match="have changed since; all are sampled again"):
+        if by == "generate":
+            generate(StubSampler(), SEEDS, sample_set, batch_size=2)
+        else:
+            repair(StubSampler(), sample_set, verify(sample_set), batch_size=2)
+    assert files(sample_set.parent) == before
+
+
+def test_repair_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``verify --repair`` also repairs what is not an image: the archive around them, its digests and the grid."""
+    out = tmp_path / "set.tar"
+    options = ["--solver", "ddim", "--grid", "logsnr", "--steps", "2", "--seeds", "0-3", "--strict"]
+    assert main(["sample", "digits-vp", *options, "--out", str(out)]) == 0
+    before = files(tmp_path)
+    for name in before:
+        if not name.endswith("samples.json"):
+            (tmp_path / name).write_bytes(before[name] + b"junk")
+            assert main(["verify", str(out), "--repair"]) == 0, name
+            assert files(tmp_path) == before
+    (tmp_path / "set.tar.samples.json").write_bytes(b"{")
+    assert main(["verify", str(out)]) == 2
+    assert "the command that made the set rebuilds it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

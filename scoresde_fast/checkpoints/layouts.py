@@ -57,7 +57,7 @@ def _weights(value: Any) -> Named | list[Tensor]:
 
 
 def _named(value: Any) -> Named:
-    """Return a state dict with plain names; empty if ``value`` is none."""
+    """Return a state dict with plain names, or an empty one if ``value`` is not a state dict."""
     if not isinstance(value, Mapping) or not all(isinstance(item, Tensor) for item in value.values()):
         return {}
     weights = {str(name).replace(COMPILED, ""): item for name, item in value.items() if name not in COUNTERS}

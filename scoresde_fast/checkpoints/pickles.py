@@ -86,7 +86,7 @@ def _require_modest(pickled: BinaryIO) -> None:
 
 
 def _opcodes(pickled: BinaryIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
-    """Yield the opcodes of a pickle; raise ``EOFError`` if it is none or is truncated."""
+    """Yield the opcodes of a pickle; raise ``EOFError`` if the file is truncated or not a pickle."""
     try:
         yield from pickletools.genops(pickled)
     except ValueError as error:

@@ -98,7 +98,7 @@ def corrupt_errors(kind: str) -> Iterator[None]:
 
 
 def image_format(encoded: bytes) -> str:
-    """Return the key of `FORMATS`, judged by the first bytes; raise ValueError if it is none of these."""
+    """Return the key of `FORMATS` that the first bytes show; raise ValueError for another format."""
     if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
         return "WebP"
     for signature, kind in SIGNATURES.items():

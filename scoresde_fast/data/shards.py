@@ -53,7 +53,7 @@ class Sample(NamedTuple):
     label: int | None
 
     def image_name(self, path: Path) -> str | None:
-        """Return the name of the image, None if there is none; raise ValueError if there are two."""
+        """Return the name of the image, or None without one; raise ValueError if there are two."""
         names = [name for suffix, name in self.files.items() if suffix.endswith(SUFFIXES)]
         if len(names) > 1:
             raise ValueError(f"{names[0]} and {names[1]} of {path} are one sample; keep only one image of it")

@@ -69,7 +69,7 @@ IMAGES = {
 
 @pytest.mark.parametrize(("content", "message"), IMAGES.values(), ids=IMAGES)
 def test_pixel_bombs(content: bytes, message: str) -> None:
-    """An image that declares too many pixels, or a tile of so many, is refused by its header."""
+    """An image whose header declares too many pixels, or too large a tile, is refused."""
     assert np.array_equal(decode_image(tiff())[..., 0], np.zeros((2, 2)))
     assert len(content) < 1000
     tracemalloc.start()

@@ -57,7 +57,7 @@ def test_too_few_images(extractor: Extractor, tmp_path: Path) -> None:
 def test_very_few_images(
     extractor: Extractor, tmp_path: Path, count: int, possible: list[str] | None, small: str
 ) -> None:
-    """What very few images allow is computed; each other metric gets one sentence, and an error if there is none."""
+    """Metrics that need more images get a sentence each, and the others are computed; with none left it is an error."""
     np.savez(tmp_path / "few.npz", arr_0=digits("train")[0][:count].permute(0, 2, 3, 1).numpy())
     np.savez(tmp_path / "more.npz", arr_0=digits("train")[0][100:200].permute(0, 2, 3, 1).numpy())
     few, more = str(tmp_path / "few.npz"), str(tmp_path / "more.npz")

@@ -188,7 +188,7 @@ def test_repair_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     ids=["compressed", "dtype", "pickle", "deflated", "seeds", "tar"],
 )
 def test_other_archives(sample_set: Path, damage: Callable[[Path], object]) -> None:
-    """An archive in the set's place that is none is damaged; nothing is unpacked, and it can be repaired."""
+    """Another file in the archive's place is found without being unpacked, and it can be repaired."""
     damage(sample_set)
     findings = verify(sample_set)
     assert not findings.sound and len(findings.repairable)
@@ -209,7 +209,7 @@ def test_seeds_that_fill_the_memory(sample_set: Path) -> None:
     ["[" * 100_000, "[]", "{}", '"text"', '{"configuration": {}, "seeds": "x", "environments": []}', "\x00", "NaN"],
 )
 def test_wild_manifests(tmp_path: Path, content: str) -> None:
-    """A manifest that is none is one sentence, however deeply it is nested."""
+    """A file that is not a manifest is refused in one sentence, however deeply it is nested."""
     (tmp_path / "samples.json").write_text(content)
     with pytest.raises(DamagedManifestError, match="is not a valid manifest of samples"):
         verify(tmp_path)

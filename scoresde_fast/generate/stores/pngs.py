@@ -259,7 +259,7 @@ def _zip_comment(path: Path) -> str:
 
 
 def _parse_seeds(text: str, path: Path) -> Integers:
-    """Return the seeds in the header of an archive; raise ValueError if the file is too small for so many images."""
+    """Return the seeds in the header of an archive; raise ValueError if the file is too small to hold them."""
     seeds = SeedSet.parse(text)
     if len(seeds) > path.stat().st_size:
         raise ValueError(f"its header has {len(seeds)} seeds, but the file has {path.stat().st_size} bytes")

@@ -33,6 +33,8 @@ def usable_device(name: torch.device | str) -> torch.device:
     """
     try:
         device = torch.device(name)
+        if device.type == "cpu" and device.index:  # torch computes on the CPU, whatever its index
+            raise RuntimeError(f"there is no {device}")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         usable = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]

@@ -183,7 +183,8 @@ def _folder_descriptor(folder: Path) -> Iterator[int]:
 def write_error(path: Path, error: OSError) -> OSError:
     """Return ``error`` with a message that names ``path`` and says what to do."""
     reason = error.strerror or str(error)
-    hint = "finished files are kept; run the same command again to continue"
+    obstacle = "move the folder, and " if isinstance(error, IsADirectoryError) else ""
+    hint = f"finished files are kept; {obstacle}run the same command again to continue"
     return OSError(error.errno, f"could not be written ({reason}); {hint}", str(path))
 
 

@@ -108,6 +108,7 @@ def test_nan_stops_the_run() -> None:
         ({"seeds": "4"}, "seeds is '4'; pass a number of images or a sequence of integers"),
         ({"device": "cuda:99"}, r"device 'cuda:99' is not usable here( \(.*\))?; choose from: cpu"),
         ({"device": "gpu"}, "device 'gpu' is not usable here"),
+        ({"device": "cpu:3"}, "device 'cpu:3' is not usable here"),
     ],
 )
 def test_bad_input(tiny: sf.ScoreModel, options: dict[str, Any], message: str) -> None:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Protocol
 
 import tyro
@@ -93,6 +94,9 @@ def _run(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         print(f"{PROGRAM}: {unknown_message('command', arguments[0], COMMANDS)}", file=sys.stderr)
         return 2
+    if len(arguments) > 1 and (command := _misspelt(*arguments[:2])):
+        print(f"{PROGRAM}: unknown command {' '.join(arguments[:2])!r} - did you mean {command!r}?", file=sys.stderr)
+        return 2
     for former, option in RENAMED.items():
         if {f"--{former}", f"--no-{former}"} & {*arguments}:
             print(f"{PROGRAM}: --{former} is now called --{option.replace('_', '-')}", file=sys.stderr)
@@ -115,6 +119,15 @@ def _run(arguments: list[str]) -> int:
         print(f"\n{INTERRUPTED_MESSAGE}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _misspelt(first: str, second: str) -> str | None:
+    """Return the command of two words that the arguments misspell, if the second can be nothing else."""
+    words = f"{first} {second}"
+    if words in COMMANDS or os.path.exists(second):
+        return None
+    of_two_words = [name for name in COMMANDS if name.startswith(f"{first} ")]
+    return next(iter(get_close_matches(words, of_two_words, n=1, cutoff=0.85)), None)
 
 
 def _parse(arguments: list[str]) -> Command:

@@ -19,6 +19,7 @@ from scoresde_fast.data.conversion import Conversion
 from scoresde_fast.data.file_names import SUFFIXES, PassedOver, is_ignored
 from scoresde_fast.data.images import Images, Item, corrupt_file_errors, decode_item
 from scoresde_fast.data.limits import require_size
+from scoresde_fast.data.sample_sets import MANIFEST
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 LABEL_SUFFIX = ".cls"
@@ -134,7 +135,9 @@ def _shard_paths(pattern: str) -> list[Path]:
         names = sorted(glob.glob(pattern)) or sorted(glob.glob(f"{glob.escape(stem)}-[0-9]*{suffix}"))
     for name in names or [pattern]:
         if not Path(name).exists():
-            raise FileNotFoundError(f"there is no shard {name}")
+            unfinished = Path(f"{pattern}.{MANIFEST}").exists()
+            advice = "; the set is not finished: run its command again" if unfinished else ""
+            raise FileNotFoundError(f"there is no shard {name}{advice}")
     return [Path(name) for name in names]
 
 

@@ -12,7 +12,7 @@ from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.data.images import decode_item
 from scoresde_fast.data.masks import without_image_suffix
 from scoresde_fast.files import make_folder
-from scoresde_fast.generate.manifest import Json, Manifest, environment
+from scoresde_fast.generate.manifest import Json, Manifest, environment, require_no_images
 from scoresde_fast.generate.pipeline import Progress, Report, WriteStats
 from scoresde_fast.generate.pixels import SHEET_ROWS, sheet, to_pixels, write_png
 from scoresde_fast.generate.run import ImageSampler, sampler_configuration
@@ -65,8 +65,8 @@ def write_samples(
     manifest = Manifest.begin(out / MANIFEST, configuration)
     missing = {seed for seed, path in paths.items() if not path.exists()}
     existing = len(seeds) - len(missing)
-    if existing and not manifest.seeds:
-        raise ValueError(f"{out} has images but no {MANIFEST}; choose another --out or move them")
+    if not manifest.seeds:
+        require_no_images(out, out / MANIFEST)
     make_folder(out)
     if missing:  # write the manifest before the first image
         manifest.extended(SeedSet.of(seeds), environment(sampler.device, batch_size)).write(out / MANIFEST)

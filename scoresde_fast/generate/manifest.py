@@ -20,6 +20,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from scoresde_fast import __version__
+from scoresde_fast.data.file_names import is_image
+from scoresde_fast.errors import LISTED
 from scoresde_fast.files import make_folder, read_file, replacing, write_error
 from scoresde_fast.generate.digests import append_digests
 from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
@@ -81,9 +83,10 @@ class Manifest:
             return new
         manifest = cls.read(path)
         if different := list(differences(manifest.configuration, new.configuration)):
+            more = f"; and {len(different) - LISTED} more" if len(different) > LISTED else ""
             raise ValueError(
                 f"{path.parent if path.name == 'samples.json' else path} was generated with another configuration "
-                f"({'; '.join(different)}); choose another --out, or use the original options of the set"
+                f"({'; '.join(different[:LISTED])}{more}); choose another --out, or use the original options of the set"
             )
         return manifest
 
@@ -198,6 +201,12 @@ def differences(old: object, new: object, key: str = "") -> Iterator[str]:
     elif old != new:
         saved, requested = ("none" if value is None else json.dumps(value) for value in (old, new))
         yield f"{key}: {saved} saved, {requested} requested"
+
+
+def require_no_images(folder: Path, manifest: Path) -> None:
+    """Raise ValueError if a folder, which has no manifest yet, has images; they are somebody's photos, for instance."""
+    if folder.is_dir() and any(is_image(entry.name) for entry in os.scandir(folder)):
+        raise ValueError(f"{folder} has images but no {manifest.name}; choose another --out or move them")
 
 
 class _Lock:

@@ -29,6 +29,7 @@ from scoresde_fast.generate.manifest import (
     ShardLock,
     environment,
     record_done,
+    require_no_images,
 )
 from scoresde_fast.generate.pipeline import Pipeline, Progress, Report
 from scoresde_fast.generate.pixels import GRID_IMAGES, ROUNDINGS, compose, to_pixels
@@ -158,6 +159,8 @@ class _SetWriter:
         # Read it again: another process may have begun the set meanwhile; it writes the manifest before any image.
         if not manifest.seeds and len(store.present()) and not self._read_manifest().seeds:
             raise ValueError(f"{store.out} has images but no {store.manifest.name}; choose another --out or move them")
+        if not manifest.seeds:
+            require_no_images(store.out, store.manifest)
         manifest = manifest.extended(self.requested, {})
         mine, total = self._own_seeds(manifest), len(manifest.all_seeds())
         if store.max_images is not None and total > store.max_images:

@@ -211,6 +211,9 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("sampel", "smaple", "Sample"):
         assert main([command, "digits-vp"]) == 2
         assert f"unknown command {command!r} - did you mean 'sample'?" in capsys.readouterr().err
+    for command, meant in (("bench solver", "bench solvers"), ("eval stat", "eval stats")):
+        assert main([*command.split(), "digits-vp"]) == 2
+        assert f"unknown command {command!r} - did you mean {meant!r}?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

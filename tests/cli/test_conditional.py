@@ -211,8 +211,9 @@ def test_the_same_command_continues(photos: np.ndarray, capsys: pytest.CaptureFi
     assert main([*command, "--eps", "0.01"]) == 2
     assert "sampler.eps: none saved, 0.01 requested" in capsys.readouterr().err
     Path("inpainted/run.json").unlink()
-    assert main(command) == 2
-    assert "inpainted has images but no run.json" in capsys.readouterr().err
+    for out in ("inpainted", "photos"):  # the second has the images themselves
+        assert main([*command, "--out", out]) == 2
+        assert f"{out} has images but no run.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

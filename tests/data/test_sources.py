@@ -527,10 +527,13 @@ def test_bad_sources(tmp_path: Path, make: Callable[[Path], Path], message: str)
         ("none.npz", "no such file or folder: 'none.npz'"),
         ("none-{00..03}.tar", "there is no shard none-00.tar"),
         ("none-*.tar", r"there is no shard none-\*.tar"),
+        ("begun.tar", r"there is no shard begun.tar; the set is not finished: run its command again"),
     ],
 )
-def test_missing_sources(source: str, message: str) -> None:
+def test_missing_sources(source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the missing file."""
+    monkeypatch.chdir(tmp_path)
+    Path("begun.tar.samples.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=message):
         open_images(source)
 

@@ -196,6 +196,15 @@ def test_other_archives(sample_set: Path, damage: Callable[[Path], object]) -> N
     assert verify(sample_set).sound
 
 
+@pytest.mark.parametrize("sample_set", OUTS[1:], indirect=True)
+def test_truncated_archives(sample_set: Path) -> None:
+    """A run refuses an archive without its end and gives the command that repairs it; its images do not count."""
+    (archive,) = open_store(sample_set).archives()
+    archive.write_bytes(archive.read_bytes()[:-1024])
+    with pytest.raises(ValueError, match=r"is not an archive of samples .* scoresde-fast verify .* --repair"):
+        generate(StubSampler(), SEEDS, sample_set)
+
+
 @pytest.mark.parametrize("sample_set", ["set.zip", "set.tar"], indirect=True)
 def test_seeds_that_fill_the_memory(sample_set: Path) -> None:
     """An archive whose header claims 2^62 seeds is not believed."""

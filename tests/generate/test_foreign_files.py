@@ -127,7 +127,7 @@ def test_special_files(tmp_path: Path) -> None:
     os.mkfifo(folder / "000001.png")
     findings = verify(tmp_path / "set")
     assert "000000.png (a folder)" in str(findings) and "000001.png (a special file)" in str(findings)
-    with pytest.raises(OSError, match="could not be written"):  # a folder is not replaced by an image
+    with pytest.raises(OSError, match="move the folder, and run"):  # a folder is not replaced by an image
         repair(StubSampler(), tmp_path / "set", findings, batch_size=2)
     (folder / "000000.png").rmdir()
     repair(StubSampler(), tmp_path / "set", verify(tmp_path / "set"), batch_size=2)

@@ -158,7 +158,11 @@ def test_other_format_of_the_same_name(tmp_path: Path) -> None:
 
 
 def test_foreign_images(tmp_path: Path) -> None:
-    """A folder with images but no manifest is refused; other files do not matter."""
+    """A folder with images but no manifest is refused, a user's images too; other files do not matter."""
+    (tmp_path / "holiday.JPG").write_text("mine")
+    with pytest.raises(ValueError, match=r"has images but no samples.json"):
+        generate(StubSampler(), [0], tmp_path)
+    (tmp_path / "holiday.JPG").unlink()
     (tmp_path / "notes.txt").write_text("mine")
     generate(StubSampler(), [0], tmp_path)
     (tmp_path / "samples.json").unlink()

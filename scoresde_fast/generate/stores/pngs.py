@@ -226,6 +226,7 @@ class _TarReader:
     """A `Reader` of PNGs in a .tar."""
 
     def __init__(self, path: Path) -> None:
+        _require_end(path)
         try:
             self._archive = tarfile.open(path, "r:")  # noqa: SIM115  (closed by close)
             self.seeds = _parse_seeds(self._archive.pax_headers[SEEDS_KEY], path)
@@ -256,6 +257,15 @@ def _zip_comment(path: Path) -> str:
     if offset < 0 or len(tail) < offset + END_RECORD:
         raise BadZipFile("its end is missing")
     return tail[offset + END_RECORD :].decode(errors="replace")
+
+
+def _require_end(path: Path) -> None:
+    """Raise ReadError if a .tar lacks its end, two blocks of zeros and zeros up to a whole record: it was truncated."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
+        if size % tarfile.RECORDSIZE or any(file.read()):
+            raise tarfile.ReadError("its end is missing")
 
 
 def _parse_seeds(text: str, path: Path) -> Integers:

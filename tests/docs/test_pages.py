@@ -7,8 +7,10 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import scoresde_fast as sf
 from benchmarks import tables
@@ -38,9 +40,9 @@ CHECKPOINT_PRESET = "ve/cifar10_ncsnpp_continuous"
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the files of the pages: a checkpoint in the official format with fresh weights, and modules.
+    """Return a folder with the files of the pages: a checkpoint in the official format, modules, a recipe and photos.
 
-    A module is a block of Python that begins with its name.
+    The checkpoint has fresh weights.  A module is a block of Python that begins with its name.
     """
     folder = tmp_path_factory.mktemp("readme")
     model = sf.create(CHECKPOINT_PRESET)
@@ -59,6 +61,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for code in PYTHON:
         if file := re.match(r"# (\w+\.py)\n", code):
             (folder / file[1]).write_text(code)
+    (recipe,) = (code for language, code in BLOCKS if language == "json")
+    (folder / "photos.json").write_text(recipe)
+    (folder / "photos").mkdir()
+    for index, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (70, 20, 24, 3), dtype=np.uint8)):
+        Image.fromarray(pixels).save(folder / f"photos/{index}.jpg")
     return folder
 
 

@@ -2,6 +2,7 @@
 """The speed and safety of large sets of images: python -m benchmarks.studies.sets [PARTS] [--json FILE]
 
 encode   32x32 PNGs a second with a sampler that takes no time, and the slowdown that writing causes for real samplers
+verify   the time to verify 20 000 PNGs of 32x32, and a .npz of 1 GB
 million  1 000 000 images: the memory to create them, and the time until a second run detects that the set is complete
 split    10 000 images of digits-ve by one process, by two under torchrun, and by three shards with two kills each
 kills    a small set killed 100 times at random moments, with a random number of shards, checked after each kill
@@ -33,6 +34,7 @@ from benchmarks.files import parser, save
 from scoresde_fast.generate import Shard, generate, pipeline
 from scoresde_fast.generate.manifest import Manifest
 from scoresde_fast.generate.stores import open_store
+from scoresde_fast.generate.verify import verify
 
 COMMAND = [sys.executable, "-m", "scoresde_fast.cli"]
 SAMPLE = ["sample", "digits-ve", "--solver", "dpmpp_2m_sde", "--grid", "karras", "--steps", "4", "--strict"]
@@ -101,6 +103,21 @@ def _medians(readings: list[tuple[float, float]]) -> dict[str, float]:
     alone, written = (statistics.median(column) for column in zip(*readings, strict=True))
     slower = statistics.median(alone / written - 1 for alone, written in readings)
     return {"alone": alone, "written": written, "slower": slower}
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """Return the seconds to verify a folder of PNGs, and the rate for an archive, whose bytes are read once."""
+    generate(Stub(), range(20_000), folder / "set", batch_size=200, progress=False)
+    generate(Stub(64), range(81_920), archive := folder / "set.npz", batch_size=256, progress=False)
+    size = archive.stat().st_size / 1e6
+    pngs, npz = ([_seconds_to_verify(out) for _ in range(3)] for out in (folder / "set", archive))
+    return {"pngs_s": statistics.median(pngs), "npz_mb": size, "npz_mb_per_s": size / statistics.median(npz)}
+
+
+def _seconds_to_verify(out: Path) -> float:
+    begin = time.perf_counter()
+    assert verify(out).sound
+    return time.perf_counter() - begin
 
 
 def million(folder: Path, formats: Sequence[str] = ("folder", ".npz", ".tar", ".npy")) -> dict[str, Any]:
@@ -228,7 +245,7 @@ def _generate_slowly(out: Path, shard: Shard, count: int) -> None:
     generate(Stub(8, seconds=0.005), range(count), out, batch_size=10, shard=shard, progress=False)
 
 
-PARTS = {"encode": encode, "million": million, "split": split, "kills": kills}
+PARTS = {"encode": encode, "verify": check, "million": million, "split": split, "kills": kills}
 
 
 def main() -> None:

@@ -94,8 +94,8 @@ def _run(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         print(f"{PROGRAM}: {unknown_message('command', arguments[0], COMMANDS)}", file=sys.stderr)
         return 2
-    if len(arguments) > 1 and (command := _misspelt(*arguments[:2])):
-        print(f"{PROGRAM}: unknown command {' '.join(arguments[:2])!r} - did you mean {command!r}?", file=sys.stderr)
+    if len(arguments) > 1 and (meant := _misspelt(*arguments[:2])):
+        print(f"{PROGRAM}: unknown command {' '.join(arguments[:2])!r} - did you mean {meant!r}?", file=sys.stderr)
         return 2
     for former, option in RENAMED.items():
         if {f"--{former}", f"--no-{former}"} & {*arguments}:

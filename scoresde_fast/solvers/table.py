@@ -128,7 +128,8 @@ class StepTable:
             if not np.isfinite(row.coefficients()).all():
                 raise ValueError(
                     f"the coefficients of row {index + 1} of {len(rows)}, at t = {row.t:.4g}, are not finite: "
-                    "the steps are too long for this solver; take more steps, or a solver for few (dpmpp_2m; gddim on CLD)"
+                    "the steps are too long for this solver; take more steps, or a solver for few steps "
+                    "(dpmpp_2m, or gddim on CLD)"
                 )
         draw = count(1)
         return cls(rows, tuple(next(draw) if row.has_noise else None for row in rows))

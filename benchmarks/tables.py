@@ -260,6 +260,7 @@ def gpu_results() -> list[Path]:
 
 def own_network() -> list[str]:
     """Return the time of a run with a network of one's own against its bare evaluations."""
+    result = load("own-network")
     rows = [
         [
             f"{row['parameters'] / 1e6:.1f} M",
@@ -267,9 +268,9 @@ def own_network() -> list[str]:
             f"{row['sampler_seconds']:.2f} s",
             f"{row['ratio']:.2f}",
         ]
-        for row in load("own-network")["rows"]
+        for row in result["rows"]
     ]
-    return table(["U-Net, weights", "10 bare evaluations", "`Sampler.sample`, 10 steps", "ratio"], rows)
+    return table([f"weights of a U-Net ({device(result)})", "10 bare evaluations", "`Sampler.sample`, 10 steps", "ratio"], rows)
 
 
 PAGES: dict[str, tuple[Callable[[], list[str]], ...]] = {

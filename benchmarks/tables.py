@@ -270,7 +270,9 @@ def own_network() -> list[str]:
         ]
         for row in result["rows"]
     ]
-    return table([f"weights of a U-Net ({device(result)})", "10 bare evaluations", "`Sampler.sample`, 10 steps", "ratio"], rows)
+    return table(
+        [f"weights of a U-Net ({device(result)})", "10 bare evaluations", "`Sampler.sample`, 10 steps", "ratio"], rows
+    )
 
 
 PAGES: dict[str, tuple[Callable[[], list[str]], ...]] = {

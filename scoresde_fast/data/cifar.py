@@ -13,7 +13,7 @@ from scoresde_fast.data.cifar_pickle import unpickle
 from scoresde_fast.data.codecs import Pixels
 from scoresde_fast.data.conversion import Conversion
 from scoresde_fast.data.images import Images, Item, corrupt_file_errors
-from scoresde_fast.data.limits import read_file, require_size
+from scoresde_fast.data.limits import read_limited, require_size
 from scoresde_fast.errors import unknown_message
 
 ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
@@ -74,7 +74,7 @@ def _files(path: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
             binary = path / f"{name}{BINARY}"
             file = binary if binary.exists() else path / name
-            yield file.name, read_file(file, f"{file.name} of {path}", MAX_BATCH_BYTES)
+            yield file.name, read_limited(file, f"{file.name} of {path}", MAX_BATCH_BYTES)
         return
     remaining = list(names)
     contents: dict[str, tuple[str, bytes]] = {}

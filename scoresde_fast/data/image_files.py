@@ -14,7 +14,7 @@ from scoresde_fast.data.conversion import Conversion
 from scoresde_fast.data.dataset_json import LABELS, find_labels
 from scoresde_fast.data.file_names import PassedOver, is_image
 from scoresde_fast.data.images import Images, Item, corrupt_file_errors, decode_item
-from scoresde_fast.data.limits import read_file, require_ratio, require_size
+from scoresde_fast.data.limits import read_limited, require_ratio, require_size
 from scoresde_fast.data.sample_sets import MANIFEST, SET_FILES, require_complete, require_own, set_seeds
 
 _SEED = re.compile(r"(?:^|/)(\d{6,})\.\w+$", re.ASCII)
@@ -31,7 +31,9 @@ def open_folder(folder: Path, conversion: Conversion) -> Images:
     seeds = set_seeds(folder / MANIFEST)
     if seeds is not None:
         names = [name for name in names if name not in SET_FILES]
-    files, passed_over = _listed(names, str(folder), lambda name: read_file(folder / name, name), classes=seeds is None)
+    files, passed_over = _listed(
+        names, str(folder), lambda name: read_limited(folder / name, name), classes=seeds is None
+    )
     if seeds is not None:
         require_own(str(folder), [name for name, _ in files], seeds)
         require_complete(str(folder), len(files), seeds)
@@ -39,7 +41,7 @@ def open_folder(folder: Path, conversion: Conversion) -> Images:
     def item(index: int) -> Item:
         name, label = files[index]
         try:
-            encoded = read_file(folder / name, name)
+            encoded = read_limited(folder / name, name)
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
         return decode_item(str(folder), name, encoded, label, conversion)

@@ -39,8 +39,8 @@ def require_ratio(name: str, member: ZipInfo) -> None:
         )
 
 
-def read_file(path: Path, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
-    """Return the content of a regular file.
+def read_limited(path: Path, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Return the content of a regular file, or of one that a link points to.
 
     Raises:
         ValueError: the file is a pipe, a device or a folder, or takes more than ``limit`` bytes.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scoresde_fast.data.codecs import PNG_SIGNATURE, Pixels, load_image, open_image
 from scoresde_fast.data.file_names import SUFFIXES
-from scoresde_fast.data.limits import read_file
+from scoresde_fast.data.limits import read_limited
 from scoresde_fast.data.sources import check_exists
 
 BLACK, WHITE = 0, 255
@@ -51,7 +51,7 @@ def read_mask(path: Path, size: Sequence[int]) -> Tensor:
     """
     check_exists(path, str(path))
     try:
-        encoded = read_file(path, str(path))
+        encoded = read_limited(path, str(path))
         if not encoded.startswith(PNG_SIGNATURE):
             raise ValueError("another format")
         image = load_image(open_image(encoded, "PNG"), "PNG")

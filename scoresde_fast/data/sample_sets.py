@@ -12,6 +12,7 @@ MANIFEST = "samples.json"
 SET_FILES = (MANIFEST, "samples.sha256")
 """Files of a folder of samples beside its images."""
 MAX_MANIFEST_BYTES = 64 * 2**20
+"""Limit of the size of a manifest; that of a set of any size in few ranges of seeds has a few thousand bytes."""
 _NAME = re.compile(r"(\d{3,})/(\d{6,})\.png", re.ASCII)
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
 

@@ -13,7 +13,7 @@ from scoresde_fast.data.conversion import Conversion, parse_conversion
 from scoresde_fast.data.file_names import SUFFIXES
 from scoresde_fast.data.image_files import open_folder, open_zip
 from scoresde_fast.data.images import ImageBatch, Images, Item, decode
-from scoresde_fast.data.limits import read_file
+from scoresde_fast.data.limits import read_limited
 from scoresde_fast.data.public_sets import SETS, is_official, open_official, open_set
 from scoresde_fast.data.sample_sets import MANIFEST, require_complete, set_seeds
 from scoresde_fast.data.shards import SHARD_SUFFIXES, is_shard, open_shards
@@ -98,7 +98,7 @@ def open_image_file(source: str) -> Images:
     check_exists(path, name)
 
     def items() -> Generator[Item, None, None]:
-        yield Item(path.name, decode(name, name, read_file(path, name), conversion))
+        yield Item(path.name, decode(name, name, read_limited(path, name), conversion))
 
     return Images(name, 1, items, conversion)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from scoresde_fast import __version__
 from scoresde_fast.data.file_names import is_image
+from scoresde_fast.data.sample_sets import MAX_MANIFEST_BYTES
 from scoresde_fast.errors import LISTED
 from scoresde_fast.files import make_folder, read_file, replacing, write_error
 from scoresde_fast.generate.digests import append_digests
@@ -29,8 +30,6 @@ from scoresde_fast.generate.stores import Store
 
 Json = dict[str, Any]
 
-MAX_BYTES = 64 * 2**20
-"""Limit of the size of a manifest; that of a set of any size in few ranges of seeds has a few thousand bytes."""
 FIRST_ENTRIES = {"configuration", "seeds", "environments", "done"}
 """Entries of manifests without a SHA-256, which the first versions wrote."""
 POLL_SECONDS = 0.01
@@ -98,8 +97,8 @@ class Manifest:
             DamagedManifestError: the file is not a valid manifest.
         """
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise ValueError(f"it has more than {MAX_BYTES} bytes")
+            if path.stat().st_size > MAX_MANIFEST_BYTES:
+                raise ValueError(f"it has more than {MAX_MANIFEST_BYTES} bytes")
             text = read_file(path).decode()
             content = json.loads(text)
             sha256 = content.pop("sha256", None)

@@ -8,31 +8,28 @@ import json
 import os
 import platform
 import re
-import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from scoresde_fast import __version__
 from scoresde_fast.data.file_names import is_image
 from scoresde_fast.data.sample_sets import MAX_MANIFEST_BYTES
 from scoresde_fast.errors import LISTED
-from scoresde_fast.files import make_folder, read_file, replacing, write_error
+from scoresde_fast.files import read_file, replacing
 from scoresde_fast.generate.digests import append_digests
 from scoresde_fast.generate.seeds import EMPTY, SeedSet, Shard
 from scoresde_fast.generate.stores import Store
+from scoresde_fast.locks import ProcessLock
 
 Json = dict[str, Any]
 
 FIRST_ENTRIES = {"configuration", "seeds", "environments", "done"}
 """Entries of manifests without a SHA-256, which the first versions wrote."""
-POLL_SECONDS = 0.01
 """Interval at which a waiting process tries to lock the manifest."""
 _SHARD_LOCK = re.compile(r"shard-(\d+)-of-(\d+)\.lock", re.ASCII)
 
@@ -208,59 +205,7 @@ def require_no_images(folder: Path, manifest: Path) -> None:
         raise ValueError(f"{folder} has images but no {manifest.name}; choose another --out or move them")
 
 
-class _Lock:
-    """An exclusive lock of the operating system, released when the process dies. Its file is removed on release."""
-
-    def __init__(self, path: Path, owner: str = "") -> None:
-        self._path = path
-        self._owner = owner.encode()
-        self._lock = FileLock(
-            path,
-            thread_local=False,
-            poll_interval=POLL_SECONDS,
-            fallback_to_soft=False,  # a soft lock is only a file, which would outlive a killed process
-            on_acquired=self._write_owner,
-        )
-
-    def acquire(self, *, wait: bool) -> bool:
-        """Try to take the lock and return whether it is taken; with ``wait``, block until it is.
-
-        Raises:
-            OSError: the lock file cannot be created.
-        """
-        while True:
-            make_folder(self._path.parent)
-            try:
-                self._lock.acquire(blocking=wait)
-                return True
-            except Timeout:
-                if self._path.exists():
-                    return False
-            except (FileNotFoundError, FileExistsError):
-                pass
-            except OSError as error:
-                raise write_error(self._path, error) from error
-            # The lock's last owner has just removed the file or the folder: try again.
-
-    def release(self) -> None:
-        """Release the lock; remove its file, and the folder if it is then empty."""
-        if self._lock.is_locked:
-            # Removed before the release, so that a process that waits for this file notices. Windows cannot remove an
-            # open file; there filelock removes it on release.
-            with suppress(FileNotFoundError, PermissionError):
-                self._path.unlink()
-            self._lock.release()
-            with suppress(OSError):
-                self._path.parent.rmdir()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def _write_owner(self, file: int) -> None:
-        os.write(file, self._owner)
-
-
-class ManifestLock(_Lock):
+class ManifestLock(ProcessLock):
     """Lock under which one process at a time reads and rewrites the manifest; ``work`` is `Store.work`."""
 
     def __init__(self, work: Path) -> None:
@@ -270,7 +215,7 @@ class ManifestLock(_Lock):
         self.acquire(wait=True)
 
 
-class ShardLock(_Lock):
+class ShardLock(ProcessLock):
     """Lock that makes this process the only writer of a shard.
 
     Args:
@@ -283,8 +228,7 @@ class ShardLock(_Lock):
     """
 
     def __init__(self, work: Path, shard: Shard, when_alone: Callable[[], None] = lambda: None) -> None:
-        owner = f"process {os.getpid()} on {socket.gethostname()}"
-        super().__init__(work / f"shard-{shard.index}-of-{shard.count}.lock", owner)
+        super().__init__(work / f"shard-{shard.index}-of-{shard.count}.lock")
         self._work, self._shard, self._when_alone = work, shard, when_alone
 
     def __enter__(self) -> None:
@@ -311,14 +255,11 @@ def _writers(work: Path) -> Iterator[tuple[Shard, str]]:
     """Yield (shard, owner) for the shards that are being written; remove the lock files of dead processes."""
     for path in sorted(work.iterdir()):
         if match := _SHARD_LOCK.fullmatch(path.name):
-            lock = _Lock(path)
+            lock = ProcessLock(path)
             if lock.acquire(wait=False):
                 lock.release()
                 continue
-            owner = ""
-            with suppress(OSError):  # the process has just ended, or Windows does not allow reading a locked file
-                owner = path.read_text()
-            yield Shard(int(match[1]), int(match[2])), owner or "another process"
+            yield Shard(int(match[1]), int(match[2])), lock.owner
 
 
 def _describe(shard: Shard) -> str:

@@ -35,6 +35,7 @@ from scoresde_fast.environment import versions
 from scoresde_fast.errors import require_packages
 from scoresde_fast.files import make_folder, replacing
 from scoresde_fast.generate.manifest import differences
+from scoresde_fast.locks import ProcessLock
 from scoresde_fast.training.data_identity import describe_change
 from scoresde_fast.training.log_lines import LogLines
 from scoresde_fast.training.recipes import ClassifierRecipe
@@ -64,6 +65,7 @@ def run_to_end(
 
     Raises:
         MissingPackageError: ``tensorboard`` is given, but the package is not installed.
+        ValueError: another process is training into the same folder.
         KeyboardInterrupt: SIGINT was received.
         SystemExit: SIGTERM or SIGHUP was received; the code is 128 + its number, 143 for SIGTERM.
     """
@@ -77,6 +79,7 @@ def run_to_end(
     lines = LogLines(run.step, total) if progress is None and not sys.stderr.isatty() else None
     hides_bar = None if progress is None else not progress  # None hides it unless on a terminal
     with (
+        _only_process(run.folder),
         requested_stop() as stop,
         tqdm(total=total, initial=run.step, unit="step", disable=hides_bar, dynamic_ncols=True) as bar,
     ):
@@ -93,6 +96,18 @@ def run_to_end(
     if (received := stop()) is not None and run.step < total:
         print(f"{run.state_path} holds step {run.step} of {total}, from which the run goes on", file=sys.stderr)
         stop_by(received)
+
+
+@contextmanager
+def _only_process(folder: Path) -> Iterator[None]:
+    """Make this process the only one that trains into a folder; raise ValueError if another one does."""
+    lock = ProcessLock(folder / "training.lock")
+    if not lock.acquire(wait=False):
+        raise ValueError(f"{lock.owner} is training into {folder}: wait for it, or choose another folder")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from scoresde_fast.checkpoints import load
+from scoresde_fast.locks import ProcessLock
 from scoresde_fast.training import Trainer, log_lines
 from scoresde_fast.training.log_lines import LogLines
 from scoresde_fast.training.resumable import run_to_end
@@ -176,3 +177,14 @@ def test_log_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
         "step 224 of 340, loss 2, 2 steps/s, 00:58 left",
         "step 340 of 340, loss 2, 2 steps/s, 00:00 left",
     ]
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    """While a process trains into a folder, another is refused by name; the lock of a finished run leaves no file."""
+    lock = ProcessLock(tmp_path / "training.lock")
+    assert lock.acquire(wait=False)
+    with pytest.raises(ValueError, match=rf"process {os.getpid()} on .* is training into {tmp_path}: wait for it, or"):
+        run_to_end(Trainer(points(), tmp_path), progress=False)
+    lock.release()
+    run_to_end(Trainer(points(), tmp_path), progress=False)
+    assert not (tmp_path / "training.lock").exists()

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-from types import FrameType
 
-from scoresde_fast.errors import INTERRUPTED, INTERRUPTED_MESSAGE
+from scoresde_fast.interrupts import end, interrupt
 
 
 def main() -> int:
@@ -17,25 +15,13 @@ def main() -> int:
     After Ctrl-C the run finishes the files that it is writing; a second Ctrl-C ends the process at once.  Both print
     one line.  Files are written atomically, so the same command continues.
     """
-    signal.signal(signal.SIGINT, _end)  # until the run starts
+    signal.signal(signal.SIGINT, end)  # until the run starts
     from scoresde_fast.cli import main as run
 
-    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     code = run()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while threads end
     return code
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Interrupt the run; the next signal ends the process."""
-    signal.signal(signal.SIGINT, _end)
-    raise KeyboardInterrupt
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    """End the process at once."""
-    os.write(2, f"\n{INTERRUPTED_MESSAGE}\n".encode())
-    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

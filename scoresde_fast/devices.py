@@ -17,6 +17,8 @@ Auto = Literal["auto"]
 WITHOUT_CUDA = "this torch is built without CUDA"
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
+ALLOCATION_FAILED = ("can't allocate memory", "aoti_torch_empty_strided")
+"""Parts of the messages of a failed allocation on the CPU: by PyTorch, and by PyTorch for the C++ kernels."""
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Dtype of weights and images inside a network."""
 MIN_CAPABILITY: dict[str, tuple[int, int]] = {"tf32": (8, 0), "bf16": (8, 0)}
@@ -149,7 +151,7 @@ def _gpu_arithmetic(precision: Precision, device: torch.device, *, strict: bool)
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that a GPU or the host is out of memory."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in ALLOCATION_FAILED)
     )
 
 

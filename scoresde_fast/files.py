@@ -135,12 +135,20 @@ def read_file(path: str | Path) -> bytes:
 
 
 def make_folder(path: Path) -> None:
-    """Create ``path`` and its missing parents; raise OSError as `replacing` does."""
+    """Create ``path`` and its missing parents.
+
+    Raises:
+        ValueError: the path, or one of its parents, is a link to nothing.
+        OSError: as `replacing`.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         if path.exists():
             raise write_error(path, error) from error
+        for each in (path, *path.parents):
+            if each.is_symlink() and not each.exists():
+                raise ValueError(f"{each} is a link to {os.readlink(each)}, which does not exist; remove it") from error
         make_folder(path)  # another process has just removed the folder
     except OSError as error:
         raise write_error(path, error) from error
@@ -183,8 +191,12 @@ def _folder_descriptor(folder: Path) -> Iterator[int]:
 def write_error(path: Path, error: OSError) -> OSError:
     """Return ``error`` with a message that names ``path`` and says what to do."""
     reason = error.strerror or str(error)
-    obstacle = "move the folder, and " if isinstance(error, IsADirectoryError) else ""
-    hint = f"finished files are kept; {obstacle}run the same command again to continue"
+    obstacles: dict[type[OSError], str] = {
+        IsADirectoryError: "move the folder, and ",
+        FileExistsError: "choose another name or move the file, and ",
+        NotADirectoryError: "choose another name or move the file, and ",
+    }
+    hint = f"finished files are kept; {obstacles.get(type(error), '')}run the same command again to continue"
     return OSError(error.errno, f"could not be written ({reason}); {hint}", str(path))
 
 

@@ -7,7 +7,6 @@ import ast
 import hashlib
 import inspect
 import json
-import math
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +32,9 @@ from scoresde_fast.parametrisation import (
     usual_labels,
 )
 from scoresde_fast.sdes import CLDSDE, SDE, SDES, Array, ScalarSDE
+
+MOST_DATA = 1e6
+"""Largest value of a data range; float32 has few digits for images in larger ones."""
 
 NETWORKS: dict[str, type[nn.Module]] = {"ncsnpp": NCSNpp, "ddpm": DDPM, "mlp": MLP, "resnet": ResNet}
 
@@ -288,7 +290,7 @@ def wrap(
     if not isinstance(shape, Sequence) or not shape or not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(f"shape is {shape!r}; it must be the shape of one sample, such as (3, 32, 32)")
     is_range = isinstance(data_range, Sequence) and len(data_range) == 2
-    if data_range is not None and not (is_range and -math.inf < data_range[0] < data_range[1] < math.inf):
+    if data_range is not None and not (is_range and -MOST_DATA <= data_range[0] < data_range[1] <= MOST_DATA):
         raise ValueError(f"data_range is {data_range!r}; it must be (low, high), such as (-1, 1), or None for points")
     label = usual_labels(schedule) if labels is None else labels
     parametrisation = PredictionParametrisation(schedule, prediction, label)
@@ -377,6 +379,8 @@ def require_output(model: ScoreFunction, inputs: Mapping[str, Tensor]) -> None:
             f"{[round(label, 4) for label in labels.tolist()]}{given}: {reason}; shape, labels and inputs must be "
             "those of its training"
         ) from error
+    if not output.is_floating_point():
+        raise ValueError(f"{name} returns {output.dtype}; it must return floating-point numbers")
     if output.shape != (2, *shape):
         raise ValueError(
             f"{name} returns shape {tuple(output.shape)} for samples {tuple(x.shape)}; with shape={shape} it must "

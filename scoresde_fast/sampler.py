@@ -218,6 +218,8 @@ class Sampler:
             raise ValueError(f"return_velocity=True is not possible: {reason}; leave it out")
         seeds = seed_sequence(seeds)
         recorder = Recorder(self.model.image_shape) if trajectory else None
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback is {shown(callback)}; it must be a function of a step")
         callbacks = [each for each in (callback, recorder) if each is not None]
         batches: list[Tensor] = []
         with tqdm(total=len(seeds), unit="image", disable=not progress) as bar:

@@ -8,6 +8,7 @@ several files with an index.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -190,6 +191,8 @@ def _use_state(path: Path, use: Callable[[Path, State], Network]) -> Network:
 def _model_of_state(path: Path, state: State, ema: bool) -> ScoreModel:
     if CLASSIFIER in state["config"]:
         raise _is_classifier(path)
+    if state["step"] == 0:
+        warnings.warn(f"{path} is the state before the first step: its weights are random", stacklevel=2)
     model = ScoreModel(load_config(state["config"]))
     copy_weights(path, model.network, state, ema=ema)
     return model.eval()

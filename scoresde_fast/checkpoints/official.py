@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from scoresde_fast.checkpoints.layouts import AVERAGED, RAW, find_weights
-from scoresde_fast.checkpoints.pickles import require_modest
+from scoresde_fast.checkpoints.pickles import require_checksums, require_modest
 from scoresde_fast.checkpoints.tensor_files import REAL, is_safetensors, read_safetensors, require_real
 from scoresde_fast.configs import Config, DataConfig, TrainingConfig, load_config, preset_names
 from scoresde_fast.errors import listed
 from scoresde_fast.model import ScoreModel, build_network
 from scoresde_fast.networks import official_modules
+
+SIGMAS = "sigmas"
+"""Name of the noise levels among the weights of score_sde."""
 
 
 class _Ignored:
@@ -92,7 +95,8 @@ def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool =
     given = checkpoint.named
     weights = _named_alike(model.network, given)
     if problem := misfit(weights, given):
-        if kind := _other_kind(model.config, given):
+        others_fit = not misfit(*({name: each[name] for name in each if name != SIGMAS} for each in (weights, given)))
+        if kind := _other_kind(model.config, given, others_fit=others_fit):
             raise ValueError(f"{str(checkpoint.path)!r} {kind}{_advice(given, 'give its own configuration')}")
         raise ValueError(f"{str(checkpoint.path)!r} does not fit the configuration ({problem}){_advice(given)}")
     values = dict(given)
@@ -102,7 +106,7 @@ def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool =
         raise ValueError(f"{str(checkpoint.path)!r} has averaged weights alone; leave out ema=False")
     require_real(checkpoint.path, values)
     if not _has_noise_levels(model.config, given):
-        sigmas, ours = given["sigmas"], model.config.model
+        sigmas, ours = given[SIGMAS], model.config.model
         raise ValueError(
             f"{str(checkpoint.path)!r} belongs to another model: its noise levels run from {sigmas[-1]:.5g} to "
             f"{sigmas[0]:.5g}, the configuration's from {ours.sigma_min:.5g} to {ours.sigma_max:.5g}{_advice(given)}"
@@ -156,6 +160,7 @@ def _read(path: Path) -> Any:
         return read_safetensors(path)
     try:
         require_modest(path)
+        require_checksums(path)
     except ValueError as error:
         raise ValueError(f"{str(path)!r} cannot be read: {error}") from error
     try:
@@ -178,8 +183,8 @@ def official_weights(network: nn.Module) -> dict[str, Tensor]:
 
     A module with several parts has a map ``OFFICIAL_NAMES`` from their names to the official names.
     """
-    sigmas = dict(network.named_buffers(recurse=False)).get("sigmas")
-    weights = {} if sigmas is None else {"sigmas": sigmas}
+    sigmas = dict(network.named_buffers(recurse=False)).get(SIGMAS)
+    weights = {} if sigmas is None else {SIGMAS: sigmas}
     for index, module in enumerate(official_modules(network)):
         official_names: Mapping[str, str] = getattr(module, "OFFICIAL_NAMES", {})
         for path, tensor in module.state_dict(keep_vars=True).items():
@@ -221,7 +226,7 @@ def _has_noise_levels(config: Config, weights: Mapping[str, Tensor]) -> bool:
 
     Shapes alone do not distinguish the 256 px models, which differ in ``sigma_max``.
     """
-    model, sigmas = config.model, weights.get("sigmas")
+    model, sigmas = config.model, weights.get(SIGMAS)
     if config.training.sde != "vesde":
         return True
     if sigmas is None or sigmas.shape != (model.num_scales,) or sigmas.is_meta or sigmas.dtype not in REAL:
@@ -230,11 +235,11 @@ def _has_noise_levels(config: Config, weights: Mapping[str, Tensor]) -> bool:
     return torch.allclose(sigmas[[0, -1]].double(), ends, rtol=1e-4)
 
 
-def _other_kind(config: Config, weights: Mapping[str, Tensor]) -> str:
+def _other_kind(config: Config, weights: Mapping[str, Tensor], *, others_fit: bool) -> str:
     """Describe the kind of model that ``weights`` belong to if it is not that of ``config``; otherwise empty.
 
     The networks of CLD take position and velocity and return one image. Checkpoints of CLD-SGM have no noise levels;
-    those of score_sde always do.
+    those of score_sde always do; ``others_fit`` says whether all other weights are those of ``config``.
     """
     sde, scales = config.training.sde, config.model.num_scales
     channels = config.data.num_channels
@@ -250,9 +255,11 @@ def _other_kind(config: Config, weights: Mapping[str, Tensor]) -> str:
             f"is not a CLD model: its network takes {inputs} channels (an image), but the SDE 'cld' needs "
             f"{2 * channels} (position and velocity)"
         )
-    if "sigmas" in weights and not scales:
+    if not others_fit:
+        return ""
+    if SIGMAS in weights and not scales:
         return "has noise levels 'sigmas', like models of score_sde, but model.num_scales of the configuration is 0"
-    if "sigmas" not in weights and scales:
+    if SIGMAS not in weights and scales:
         return (
             "has no noise levels 'sigmas', like models of CLD-SGM, but model.num_scales of the configuration is "
             f"{scales}, not 0"

@@ -38,6 +38,14 @@ def require_modest(path: Path) -> None:
             raise ValueError("it is not a PyTorch checkpoint, or is truncated or corrupt") from error
 
 
+def require_checksums(path: Path) -> None:
+    """Raise ``ValueError`` if a PyTorch file has a wrong checksum, which `torch.load` does not verify."""
+    if zipfile.is_zipfile(path):  # older formats have no checksums
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"it is damaged (in {damaged})")
+
+
 def _zipped_pickles(file: BinaryIO, size: int) -> Iterator[BinaryIO]:
     """Yield the pickles of a zip archive of ``size`` bytes."""
     with zipfile.ZipFile(file) as archive:

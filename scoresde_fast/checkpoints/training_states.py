@@ -8,13 +8,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
-from zipfile import ZipFile
 
 import torch
 from torch import Tensor, nn
 
 from scoresde_fast.checkpoints.official import misfit
-from scoresde_fast.checkpoints.pickles import require_modest
+from scoresde_fast.checkpoints.pickles import require_checksums, require_modest
 from scoresde_fast.checkpoints.tensor_files import require_real
 
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
@@ -71,17 +70,14 @@ def read_state(path: Path) -> State:
         raise DamagedStateError(f"{path} is not a file")
     try:
         require_modest(path)
-        with ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch.load does not verify the checksums
-        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+        require_checksums(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # damaged bytes may raise anything
         if isinstance(error, OSError) and error.filename is not None:
             raise
         raise DamagedStateError(f"{path} is truncated or damaged") from error
-    if damaged:
-        raise DamagedStateError(f"{path} is damaged (in {damaged})")
     if not isinstance(state, dict):
         raise DamagedStateError(f"{path} is not the state of a training run, but a {type(state).__name__}")
     for name, kind in (SECTIONS | ({"data": dict} if "data" in state else {})).items():

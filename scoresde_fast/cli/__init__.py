@@ -115,6 +115,13 @@ def _run(arguments: list[str]) -> int:
     except (ValueError, OSError, ArithmeticError) as error:
         print(f"{PROGRAM}: {_one_line(error)}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        from scoresde_fast.devices import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        print(f"{PROGRAM}: out of memory; give a smaller batch size, or fewer or smaller images", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"\n{INTERRUPTED_MESSAGE}", file=sys.stderr)
         return INTERRUPTED

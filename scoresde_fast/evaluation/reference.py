@@ -242,6 +242,7 @@ def read_statistics(path: Path) -> Reference:
         raise ValueError(
             f"{path}: mu is {tuple(mean.shape)} and sigma is {tuple(covariance.shape)}; they must be (D,) and (D, D)"
         )
+    _require_finite(path, mu=mean, sigma=covariance)
     record = {"source": str(path), "dimensions": len(mean), **record}
     features = torch.from_numpy(arrays["features"]) if "features" in arrays else None
     return Reference(mean, covariance, features, record)
@@ -258,11 +259,19 @@ def has_statistics(path: Path) -> bool:
         return False
 
 
+def _require_finite(path: Path, **statistics: Tensor) -> None:
+    """Raise ValueError if statistics of a file are NaN or infinite."""
+    for name, values in statistics.items():
+        if not values.isfinite().all():
+            raise ValueError(f"{name} of {path} has NaN or infinite values; compute the statistics again")
+
+
 def _from_features(path: Path, array: np.ndarray) -> Reference:
     """Compute the statistics of score_sde's Inception features (N, D)."""
     if array.ndim != 2 or array.dtype.kind != "f":
         raise ValueError(f"{path}: pool_3 is {array.dtype} {array.shape}; it must be features (N, D) of floats")
     features = torch.from_numpy(array.astype(np.float32))
+    _require_finite(path, pool_3=features)
     record = {"source": str(path), "count": len(features), "extractor": INCEPTION, "layer": str(features.shape[1])}
     return Reference.of(FeatureMoments.of(features), features, record)
 

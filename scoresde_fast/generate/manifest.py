@@ -28,6 +28,13 @@ from scoresde_fast.locks import ProcessLock
 
 Json = dict[str, Any]
 
+DESCRIPTIONS = {
+    "samples.json": "a set of samples",
+    "run.json": "conditional samples",
+    "state.pt": "a training run",
+    "config.json": "a saved model",
+}
+"""Files by which a folder is recognised, and what it then is."""
 FIRST_ENTRIES = {"configuration", "seeds", "environments", "done"}
 """Entries of manifests without a SHA-256, which the first versions wrote."""
 """Interval at which a waiting process tries to lock the manifest."""
@@ -108,7 +115,11 @@ class Manifest:
                 SeedSet.parse(content["done"]) if "done" in content else None,
                 content.get("digests"),
             )
-        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise DamagedManifestError(
+                f"{path} is not a valid manifest of samples (it has no {error}); {advice}"
+            ) from error
+        except (AttributeError, RecursionError, TypeError, ValueError) as error:
             raise DamagedManifestError(f"{path} is not a valid manifest of samples ({error}); {advice}") from error
 
     def extended(self, seeds: SeedSet, environment: Json) -> Manifest:
@@ -199,8 +210,16 @@ def differences(old: object, new: object, key: str = "") -> Iterator[str]:
         yield f"{key}: {saved} saved, {requested} requested"
 
 
+def require_unused(folder: Path, own: str) -> None:
+    """Raise ValueError if a folder belongs to something else than the file ``own`` describes."""
+    for name, kind in DESCRIPTIONS.items():
+        if name != own and (folder / name).exists():
+            raise ValueError(f"{folder} is the folder of {kind} (it has {name}); choose another --out")
+
+
 def require_no_images(folder: Path, manifest: Path) -> None:
-    """Raise ValueError if a folder, which has no manifest yet, has images; they are somebody's photos, for instance."""
+    """Raise ValueError if a folder, which has no manifest yet, belongs to something else or has somebody's images."""
+    require_unused(folder, manifest.name)
     if folder.is_dir() and any(is_image(entry.name) for entry in os.scandir(folder)):
         raise ValueError(f"{folder} has images but no {manifest.name}; choose another --out or move them")
 

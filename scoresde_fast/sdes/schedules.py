@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from scoresde_fast.errors import shown
 from scoresde_fast.sdes.base import Array, Time, as_times
 from scoresde_fast.sdes.scalar import VESDE, Marginal, ScalarSDE
 
@@ -176,6 +177,8 @@ class Betas(ScalarSDE):
     name: ClassVar[str] = "betas"
 
     def __post_init__(self) -> None:
+        if isinstance(self.betas, str):
+            raise ValueError(f"betas is {shown(self.betas)}; pass numbers, or use Betas.linear(1000) or its like")
         betas = np.asarray(self.betas, dtype=np.float64)
         if betas.ndim != 1 or len(betas) < 2:
             raise ValueError(f"betas has shape {betas.shape}; pass a list of at least two numbers")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from scoresde_fast.checkpoints.training_states import (
+    MODEL,
     PREVIOUS,
     STATE,
     DamagedStateError,
@@ -28,13 +29,14 @@ from scoresde_fast.checkpoints.training_states import (
     is_run,
     newest_state,
     snapshot_name,
+    snapshots,
 )
 from scoresde_fast.configs import Config
 from scoresde_fast.configs.schema import without_job_options
 from scoresde_fast.environment import versions
 from scoresde_fast.errors import require_packages
 from scoresde_fast.files import make_folder, replacing
-from scoresde_fast.generate.manifest import differences
+from scoresde_fast.generate.manifest import differences, require_unused
 from scoresde_fast.locks import ProcessLock
 from scoresde_fast.training.data_identity import describe_change
 from scoresde_fast.training.log_lines import LogLines
@@ -98,6 +100,33 @@ def run_to_end(
         stop_by(received)
 
 
+class _Writer:
+    """A file whose first error is kept: `torch.save` replaces errors of the disk by one of its own."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _save(state: State, file: BinaryIO) -> None:
+    """Write a state; raise OSError if the disk is full."""
+    writer = _Writer(file)
+    try:
+        torch.save(state, writer)  # type: ignore[arg-type]  # it needs no more of a file
+    except RuntimeError as error:
+        raise writer.error or error from error
+
+
 @contextmanager
 def _only_process(folder: Path) -> Iterator[None]:
     """Make this process the only one that trains into a folder; raise ValueError if another one does."""
@@ -148,8 +177,16 @@ class ResumableRun(ABC, Generic[RunConfig]):
             weight_decay=optim.weight_decay,
         )
         self.ema = EMA(self.network.parameters(), self._ema_rate)
+        require_unused(self.folder, STATE)
+        for name in (STATE, PREVIOUS):
+            if (path := self.folder / name).is_dir():
+                raise ValueError(f"{path} is a folder, but the state of the run is written there; move it")
         if is_run(self.folder):
             newest_state(self.folder, self._resume)
+        elif saved := [*snapshots(self.folder), *self.folder.glob(MODEL)]:
+            raise ValueError(
+                f"{self.folder} has {saved[0].name} of a run but not its {STATE}; choose another folder, or move them"
+            )
 
     @abstractmethod
     def _prepare(self) -> nn.Module:
@@ -244,7 +281,7 @@ class ResumableRun(ABC, Generic[RunConfig]):
         }
         make_folder(self.folder)
         with replacing(self.state_path) as file:
-            torch.save(state, file)
+            _save(state, file)
             if self._keeps_previous and self.state_path.exists():
                 os.replace(self.state_path, self.folder / PREVIOUS)
         self.saved_step, self._keeps_previous = self.step, True

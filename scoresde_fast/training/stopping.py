@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from scoresde_fast.interrupts import interrupt
+
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Ctrl-C, what job schedulers send to stop a job, and the end of the terminal, where Windows lacks the last."""
-DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+DEFAULTS = (signal.SIG_DFL, signal.default_int_handler, interrupt)
+"""Handlers that are not the caller's own: those of Python, and that of the command line."""
 
 
 @contextmanager

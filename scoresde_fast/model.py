@@ -379,8 +379,6 @@ def require_output(model: ScoreFunction, inputs: Mapping[str, Tensor]) -> None:
             f"{[round(label, 4) for label in labels.tolist()]}{given}: {reason}; shape, labels and inputs must be "
             "those of its training"
         ) from error
-    if not output.is_floating_point():
-        raise ValueError(f"{name} returns {output.dtype}; it must return floating-point numbers")
     if output.shape != (2, *shape):
         raise ValueError(
             f"{name} returns shape {tuple(output.shape)} for samples {tuple(x.shape)}; with shape={shape} it must "

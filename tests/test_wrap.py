@@ -251,6 +251,7 @@ def test_sets_of_other_models_are_refused(tmp_path: Path) -> None:
         ({"shape": (4, 4, 4)}, r"Small cannot be evaluated on float32 samples \(2, 4, 4, 4\)"),
         ({"shape": (3, 4.5, 4)}, r"shape is \(3, 4.5, 4\); it must be the shape of one sample"),
         ({"data_range": (1, -1)}, r"data_range is \(1, -1\); it must be \(low, high\)"),
+        ({"data_range": (0, 10**400)}, r"data_range is \(0, 1000.*\); it must be \(low, high\)"),
     ],
 )
 def test_misuse(options: dict[str, Any], message: str) -> None:
@@ -263,6 +264,13 @@ def test_misuse_of_networks() -> None:
     """Other shapes, dtypes and objects are explained in one sentence."""
     with pytest.raises(ValueError, match=r"Small returns shape \(2, 1, 4, 4\) for samples .*; with shape=\(3, 4, 4\)"):
         small(Small(lambda y: y[:, :1]))
+    for change, message in (
+        (Tensor.int, "numbers of torch.int32, not"),
+        (lambda y: y + 0j, "numbers of torch.complex64, not floating-point numbers"),
+        (Tensor.sum, r"a tensor of shape \(\), not one like its samples"),
+    ):
+        with pytest.raises(ValueError, match=rf"Small cannot be evaluated .*: it returns {message}"):
+            small(Small(change))
     with pytest.raises(ValueError, match=r"the weights of Small are float16; call .float\(\) on it"):
         small(Small().half())
     with pytest.raises(TypeError, match="network is of type int; pass a module or function"):

@@ -35,6 +35,10 @@ class Adapter(nn.Module):
         prediction = output if isinstance(output, Tensor) else getattr(output, "sample", None)
         if not isinstance(prediction, Tensor):
             raise TypeError(f"it returns {type(output).__name__}, not a tensor or an object with a tensor .sample")
+        if not prediction.is_floating_point():
+            raise TypeError(f"it returns numbers of {prediction.dtype}, not floating-point numbers")
+        if prediction.ndim < 2:
+            raise TypeError(f"it returns a tensor of shape {tuple(prediction.shape)}, not one like its samples")
         if prediction.shape[1] == 2 * self.channels:
             prediction = prediction[:, : self.channels]
         return prediction.to(x.dtype)

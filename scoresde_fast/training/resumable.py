@@ -178,15 +178,15 @@ class ResumableRun(ABC, Generic[RunConfig]):
         )
         self.ema = EMA(self.network.parameters(), self._ema_rate)
         require_unused(self.folder, STATE)
-        for name in (STATE, PREVIOUS):
-            if (path := self.folder / name).is_dir():
-                raise ValueError(f"{path} is a folder, but the state of the run is written there; move it")
         if is_run(self.folder):
             newest_state(self.folder, self._resume)
         elif saved := [*snapshots(self.folder), *self.folder.glob(MODEL)]:
             raise ValueError(
                 f"{self.folder} has {saved[0].name} of a run but not its {STATE}; choose another folder, or move them"
             )
+        for name in (STATE, PREVIOUS):
+            if (path := self.folder / name).is_dir():
+                raise ValueError(f"{path} is a folder, but the state of the run is written there; move it")
 
     @abstractmethod
     def _prepare(self) -> nn.Module:

@@ -229,6 +229,27 @@ def test_weights_that_are_no_numbers(
     assert not recwarn.list
 
 
+def test_flipped_byte(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    """A byte of a weight that has changed since is found, by the checksum of the zip file."""
+    path = tmp_path / "checkpoint.pth"
+    torch.save(weights, path)
+    content = bytearray(path.read_bytes())
+    largest = max(weights.values(), key=lambda weight: weight.numel())
+    content[content.index(largest.numpy().tobytes()) + 5] ^= 16
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"checkpoint\.pth' cannot be read: it is damaged \(in .*data/\d+\)"):
+        load(path, config=SMALL)
+
+
+@pytest.mark.parametrize("extra", ["foo.bar", "module.foo"])
+def test_further_weights_are_named(weights: dict[str, Tensor], extra: str, tmp_path: Path) -> None:
+    """A weight that does not belong to the network is named, rather than another kind of model."""
+    path = tmp_path / "checkpoint.pth"
+    torch.save({**weights, extra: torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match=f"unexpected: {extra}"):
+        load(path, config=SMALL)
+
+
 def test_official_file_is_read_as_before(tmp_path: Path) -> None:
     """The layout of the official code keeps its raw weights by name and its list of averages."""
     checkpoint = read_official(official_file(tmp_path / "checkpoint_8.pth"))

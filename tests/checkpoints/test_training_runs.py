@@ -69,6 +69,10 @@ def test_run_without_states(run: Trainer, monkeypatch: pytest.MonkeyPatch) -> No
     (run.folder / "checkpoint_12" / "config.json").unlink()  # killed while it was written
     assert same(weights(load(run.folder)), weights(load(run.folder / "checkpoint_4")))
     monkeypatch.setattr(trainer, "write_grid", lambda run: None)
+    with pytest.raises(ValueError, match=r"has checkpoint_4 of a run but not its state\.pt; choose another folder, or"):
+        train(points(), run.folder, progress=False)  # would replace them
+    for path in run.folder.glob("checkpoint_*"):
+        shutil.rmtree(path)
     model = train(points(), run.folder, progress=False)
     for path in run.folder.glob("state*"):
         path.unlink()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import scoresde_fast
-from scoresde_fast.cli import COMMANDS, main
+from scoresde_fast.cli import COMMANDS, Env, main
 from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.run_options import names, split_options
 from scoresde_fast.solvers import SolverOptions
@@ -204,6 +204,22 @@ def test_suggestions_are_of_the_command(capsys: pytest.CaptureFixture[str]) -> N
         main(["sample", "digits-vp", "--step", "5"])
     message = capsys.readouterr().err
     assert "--steps" in message and "--reference-steps" not in message and "colorize" not in message
+
+
+def test_out_of_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Too little memory is one line; other errors of PyTorch are bugs, which keep their traceback."""
+    texts = iter(("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes", "sizes do not match"))
+
+    def fail(env: Env) -> None:
+        raise RuntimeError(next(texts))
+
+    monkeypatch.setattr(Env, "run", fail)
+    assert main(["env"]) == 2
+    assert capsys.readouterr().err == (
+        "scoresde-fast: out of memory; give a smaller batch size, or fewer or smaller images\n"
+    )
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        main(["env"])
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,7 +192,8 @@ def test_text_files_that_are_wrong(text: str, message: str, tmp_path: Path) -> N
         pytest.param(" " * 1_000_000 + MINIMAL, "larger than 1 MB, so it is no configuration", id="size"),
         pytest.param(MINIMAL.replace("}", ', "nf": %s}' % ("1" * 5000), 1), "nf is inf; it must be an", id="digits"),
         pytest.param('{"model": {"sigma_max": NaN, "name": "ddpm"}}', "training.sde|sigma_max is nan", id="NaN"),
-        pytest.param(b"\xff\xfe{", "can't decode byte", id="no text"),
+        pytest.param(b"\xff\xfe{", "is not UTF-8 text .*; save it as UTF-8", id="no text"),
+        pytest.param('{"model": {}, "model": {}}', "has the key 'model' twice; keep one", id="twice"),
     ],
 )
 def test_hostile_json(content: str | bytes, message: str, tmp_path: Path) -> None:

@@ -146,8 +146,10 @@ def test_pickles_are_not_read(extractor: Extractor, tmp_path: Path) -> None:
         ({"mu": np.zeros(3), "sigma": np.eye(4)}, r"must be \(D,\) and \(D, D\)"),
         ({"pool_3": np.zeros(4)}, "it must be features"),
         ({"mu": np.zeros(3)}, "statistics are mu and sigma"),
+        ({"mu": np.full(3, np.nan), "sigma": np.eye(3)}, "mu of .* has NaN or infinite values"),
+        ({"pool_3": np.full((9, 3), np.inf, np.float32)}, "pool_3 of .* has NaN or infinite values"),
     ],
-    ids=["sizes", "features", "half"],
+    ids=["sizes", "features", "half", "NaN", "infinite"],
 )
 def test_files_without_statistics(arrays: dict[str, Any], says: str, tmp_path: Path) -> None:
     """The message names the fault of the file."""

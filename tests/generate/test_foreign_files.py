@@ -47,6 +47,24 @@ def test_neighbours(tmp_path: Path, out: str) -> None:
     assert (store.work / "notes.txt").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("out", ["link", "link/set", "loop"])
+def test_links_to_nothing(tmp_path: Path, out: str) -> None:
+    """A link to nothing or to itself in the place of the folder, or of one above it, is refused in one sentence."""
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ValueError, match=r"is a link to (nowhere|loop), which does not exist; remove it"):
+        make(tmp_path / out)
+
+
+@pytest.mark.parametrize("name", ["run.json", "state.pt", "config.json"])
+def test_folders_of_other_things(tmp_path: Path, name: str) -> None:
+    """A set is not begun in the folder of a training run, a model, or conditional samples."""
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=rf"is the folder of .* \(it has {name}\); choose another --out"):
+        make(tmp_path)
+    assert os.listdir(tmp_path) == [name]
+
+
 @pytest.mark.parametrize("out", OUTS)
 def test_own_leftovers(tmp_path: Path, out: str) -> None:
     """The incomplete files that a killed run leaves are found and removed by the next run."""

@@ -89,16 +89,17 @@ def test_handlers_of_the_caller_stay(tmp_path: Path) -> None:
     assert received == [signal.SIGTERM]
 
 
-def test_signal_at_the_command_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_at_the_command_line(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """In a log file the first line comes within seconds; SIGTERM then exits with 143 and says what the state holds."""
     recipe = write_recipe(tmp_path / "tiny.json", points(**SELDOM, n_iters=10**6))
-    command = [sys.executable, "-m", "scoresde_fast.cli", "train", recipe, "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "scoresde_fast", "train", recipe, "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert process.stderr is not None
     assert " of 1000000, loss " in process.stderr.readline()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     said = process.stderr.read()
-    assert process.wait() == 143
+    assert process.wait() == code
     resumed = Trainer(points(**SELDOM, n_iters=10**6), tmp_path / "run")
     assert f"holds step {resumed.step} of 1000000, from which the run goes on" in said and "Traceback" not in said
 
@@ -162,6 +163,35 @@ def test_unwritable_folder_is_reported_before_training(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="could not be written"):
         finish(run)
     assert run.step == 0
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    """A state that does not fit on the disk is one sentence; the state before is kept."""
+    recipe = write_recipe(tmp_path / "tiny.json", points(**SELDOM))
+    code = """
+import resource, signal, sys
+from scoresde_fast.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+sys.exit(main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-c", code, "train", recipe, "--out", str(tmp_path / "run")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2, result.stderr
+    assert "could not be written (File too large); finished files are kept" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr and not list((tmp_path / "run").glob("*state*"))
+
+
+def test_folders_of_other_things(tmp_path: Path) -> None:
+    """A run is not begun in the folder of samples, nor where its state cannot be written."""
+    (tmp_path / "samples.json").touch()
+    with pytest.raises(ValueError, match=r"is the folder of a set of samples \(it has samples.json\); choose another"):
+        Trainer(points(), tmp_path)
+    (tmp_path / "run" / "state.previous.pt").mkdir(parents=True)
+    Trainer(points(), tmp_path / "other").save()
+    shutil.copy(tmp_path / "other" / "state.pt", tmp_path / "run")
+    with pytest.raises(ValueError, match=r"state\.previous\.pt is a folder, .*; move it"):
+        Trainer(points(), tmp_path / "run")
 
 
 def test_log_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

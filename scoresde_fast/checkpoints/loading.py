@@ -217,6 +217,7 @@ def _load_official(path: Path, config: ConfigLike | None, ema: bool) -> ScoreMod
     if config is None:
         names = " or ".join(f"config={name!r}" for name in fitting_presets(checkpoint.named))
         advice = f"its weights fit {names}" if names else "no preset fits its weights; give config=FILE"
+        advice += " (on the command line --config)"
         raise ValueError(f"{str(path)!r} does not contain its configuration: {advice}")
     model = ScoreModel(config)
     copy_official(model, checkpoint, ema)

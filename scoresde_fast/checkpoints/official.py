@@ -103,7 +103,9 @@ def copy_official(model: ScoreModel, checkpoint: OfficialCheckpoint, ema: bool =
     if ema and not checkpoint.bare:
         values |= _averaged(checkpoint, {name: weight for name, weight in weights.items() if weight.requires_grad})
     elif not ema and not checkpoint.model:
-        raise ValueError(f"{str(checkpoint.path)!r} has averaged weights alone; leave out ema=False")
+        raise ValueError(
+            f"{str(checkpoint.path)!r} has averaged weights alone; leave out ema=False (on the command line --raw)"
+        )
     require_real(checkpoint.path, values)
     if not _has_noise_levels(model.config, given):
         sigmas, ours = given[SIGMAS], model.config.model
@@ -136,7 +138,7 @@ def _averaged(checkpoint: OfficialCheckpoint, trainable: Mapping[str, Tensor]) -
     if isinstance(shadow, list) and len(shadow) != len(trainable):
         raise ValueError(
             f"{str(checkpoint.path)!r} has {len(shadow)} averaged weights for {len(trainable)} trainable weights; "
-            "ema=False loads the raw weights"
+            "ema=False (on the command line --raw) loads the raw weights"
         )
     averaged = shadow if isinstance(shadow, dict) else dict(zip(trainable, shadow, strict=True))
     constants = {name: weight for name, weight in checkpoint.named.items() if name not in trainable}

@@ -49,7 +49,7 @@ class ArrayHeader(NamedTuple):
         values = row.astype(np.float32)
         if not (values.min() >= 0 and values.max() <= 1):  # also for NaN
             raise ValueError(
-                f"{name} has values from {values.min():.3g} to {values.max():.3g}; floats are images in [0, 1]: scale "
+                f"{name} has values from {values.min():.9g} to {values.max():.9g}; floats are images in [0, 1]: scale "
                 "them, or save uint8"
             )
         return np.rint(values * 255).astype(np.uint8).transpose(1, 2, 0)

@@ -104,7 +104,8 @@ def image_format(encoded: bytes) -> str:
     for signature, kind in SIGNATURES.items():
         if encoded.startswith(signature):
             return kind
-    raise ValueError("the image is not a PNG, JPEG, WebP, BMP or TIFF; convert it to one")
+    fault = "is not a PNG, JPEG, WebP, BMP or TIFF; convert it to one" if encoded else "file is empty; remove it"
+    raise ValueError(f"the image {fault}")
 
 
 def open_image(encoded: bytes, kind: str) -> ImageFile:

@@ -178,6 +178,8 @@ def corrupt_file_errors(source: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # the file is missing or not readable
         reason = str(error) or type(error).__name__
+        if "allow_pickle" in reason:  # NumPy's advice for files of any other format
+            reason = "it is no file of NumPy arrays"
         raise ValueError(f"{source} is corrupt, truncated or not in the format of its suffix ({reason})") from error
 
 

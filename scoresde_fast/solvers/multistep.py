@@ -29,9 +29,19 @@ from scoresde_fast.solvers.table import AnyRow, Row
 
 Prediction = Literal["data", "noise"]
 Variable = Literal["t", "rho", "log_rho"]
-"""Of what the polynomial is one: the time, s or l = -log s."""
+"""The variable of the polynomial: the time, s or l = -log s."""
 Line = Literal["exact", "midpoint", "bh1"]
-"""How the polynomial through two values, a line, is averaged over a step; see `_line_fraction`."""
+"""The mean over a step of the polynomial through two values, a line in l: exact; its value at the middle of the step; or
+its value at the fraction h / (2 |exp(-rate h) - 1|) of the step, with the exponent ``rate`` of the weight."""
+
+_LINES: dict[str, Line] = {
+    "midpoint": "midpoint",
+    "heun": "exact",
+    "bh1": "bh1",
+    "bh2": "midpoint",
+    "vary_coeff": "exact",
+}
+"""`Line` by the names that the options ``variant`` have in the papers."""
 
 
 @solver("deis", source="Zhang & Chen 2022 (DEIS), tAB", deterministic=True, orders=(2, 3, 4), finish=posterior_mean)
@@ -167,15 +177,6 @@ def sa(
     """Stochastic Adams predictor and corrector with constant tau = ``eta``, and the same noise in both."""
     eta = 0.0 if probability_flow else eta
     return _rows(sde, grid, order, corrector=True, eta=eta, final=_final_order(lower_order_final, denoise))
-
-
-_LINES: dict[str, Line] = {
-    "midpoint": "midpoint",
-    "heun": "exact",
-    "bh1": "bh1",
-    "bh2": "midpoint",
-    "vary_coeff": "exact",
-}
 
 
 def _final_order(lower_order_final: bool, denoise: bool) -> int | None:

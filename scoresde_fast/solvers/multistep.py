@@ -31,7 +31,7 @@ Prediction = Literal["data", "noise"]
 Variable = Literal["t", "rho", "log_rho"]
 """The variable of the polynomial: the time, s or l = -log s."""
 Line = Literal["exact", "midpoint", "bh1"]
-"""The mean over a step of the polynomial through two values, a line in l: exact; its value at the middle of the step; or
+"""The mean over a step of the polynomial through two values, a line in l: exact; its value at the middle; or
 its value at the fraction h / (2 |exp(-rate h) - 1|) of the step, with the exponent ``rate`` of the weight."""
 
 _LINES: dict[str, Line] = {

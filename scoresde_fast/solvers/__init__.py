@@ -2,7 +2,7 @@
 """Solvers: pure functions from an SDE and a time grid to a table of coefficients, without tensors or networks.
 
 To add a solver:
-1. Write a function from an SDE and a `TimeGrid` to rows, decorated with `solver`; see `noise_prediction.ddim`.
+1. Write a function from an SDE and a `TimeGrid` to rows, decorated with `solver`; see `singlestep.ddim`.
 2. Import its module below; the import registers it.
 3. Make each option a keyword with a default, and a field of `SolverOptions` if there is none of that name yet.
 4. Add a row to README.md, a row with its options and a section to docs/solvers.md, and its name to the help of
@@ -12,7 +12,7 @@ Tests require a solver of the image SDEs that is not ``published`` to be exact f
 steps, and to denoise by ``finish=posterior_mean``; see ``FAST`` in tests/support/toy_solvers.py.
 """
 
-from scoresde_fast.solvers import data_prediction, gddim, noise_prediction, predictors, sscs  # noqa: F401  (registers)
+from scoresde_fast.solvers import gddim, multistep, predictors, singlestep, sscs  # noqa: F401  (registers)
 from scoresde_fast.solvers.grids import GRIDS, TimeGrid, make_grid
 from scoresde_fast.solvers.options import SolverOptions
 from scoresde_fast.solvers.registry import SOLVERS, Solver, build_table, end_time, find_solver, is_published, solver

@@ -26,7 +26,7 @@ class SolverOptions:
 
     Attributes:
         solver: "pc" (reverse diffusion with the Langevin corrector), or a solver's name. Of Song et al. (2021):
-            euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpmpp_2m, dpmpp_3m,
+            euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpm_2m, dpmpp_2m, dpmpp_3m,
             dpmpp_2m_sde, dpmpp_2s, dpmpp_3s, unipc, sa, heun. On CLD: sscs, euler_maruyama, gddim. With adaptive
             steps: rk45 (probability flow) and ggf (reverse SDE; not on CLD).
         steps: Number of steps. Denoising may use the last one; see denoise.
@@ -43,6 +43,10 @@ class SolverOptions:
         eps: Time at which to stop. The default is 1e-5 on VE and 1e-3 on the other SDEs.
         order: Order, for solvers with several: unipc and sa 1 to 3, deis and ipndm 2 to 4, gddim 1 to 4.
         original: Follow the official code where it differs from the paper: sscs with a beta that depends on time.
+        variant: Form of unipc: bh1, bh2 or vary_coeff (Zhao et al. 2023); of dpmpp_2m_sde: midpoint or heun.
+        prediction: For unipc: which output of the network is interpolated, data or noise.
+        variable: For deis: the polynomial is one in t (tAB) or in log_rho.
+        lower_order_final: Multistep solvers: lower the order step by step at the end, down to 1, that of denoising.
         eta: Noise of ddim, sa, dpmpp_2m_sde and gddim, relative to the reverse SDE: 0 is the probability flow. gddim
             allows only 0 and 1.
         churn: Noise that heun adds and removes, in total over all steps (S_churn of Karras et al.).
@@ -66,6 +70,10 @@ class SolverOptions:
     denoise: bool = True
     eps: float | None = None
     order: int | None = None
+    variant: str | None = None
+    prediction: str | None = None
+    variable: str | None = None
+    lower_order_final: bool | None = None
     original: bool = False
     eta: float | None = None
     churn: float | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from inspect import Parameter, signature
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from scoresde_fast.solvers.table import ZERO, AnyRow, Row, StepTable
 
 Fill = Callable[..., list[AnyRow]]
 Finish = Callable[..., AnyRow]
-ARGUMENTS_OF_THE_RUN = frozenset({"probability_flow", "steps", "joined"})
+ARGUMENTS_OF_THE_RUN = frozenset({"probability_flow", "denoise", "steps", "joined"})
 """Keyword arguments of `Solver.fill` that are not options of the solver."""
 
 
@@ -70,6 +70,12 @@ class Solver:
         """Keyword arguments of ``fill`` and their defaults, `Parameter.empty` if there is no default."""
         parameters = signature(self.fill).parameters.values()
         return {p.name: p.default for p in parameters if p.kind == Parameter.KEYWORD_ONLY}
+
+    @cached_property
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """Values of the options that are a choice between names."""
+        hints = {name: hint for name, hint in get_type_hints(self.fill).items() if get_origin(hint) is Literal}
+        return {name: get_args(hints[name]) for name in self.options if name in hints}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -214,6 +220,9 @@ def _arguments(entry: Solver, options: SolverOptions) -> dict[str, Any]:
     if "order" in arguments and arguments["order"] not in entry.orders:
         orders = f"{entry.orders[0]} to {entry.orders[-1]}"
         raise ValueError(f"order is {options.order!r}; solver {entry.name!r} has the orders {orders}")
+    for name, choices in entry.choices.items():
+        if arguments.get(name, choices[0]) not in choices:
+            raise ValueError(unknown_message(f"{name} of solver {entry.name!r}", arguments[name], choices))
     return arguments
 
 

@@ -104,7 +104,7 @@ def test_plugin_mistakes(code: str | None, message: str, tmp_path: Path, capsys:
     assert main(["bench", "solvers", "mixture-vp", "--plugin", str(path)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-    assert SOLVERS["ddim"].fill.__module__ == "scoresde_fast.solvers.noise_prediction"
+    assert SOLVERS["ddim"].fill.__module__ == "scoresde_fast.solvers.singlestep"
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,15 @@ def test_sampler_takes_the_options() -> None:
     [
         (VPSDE(), {"solver": "dpm++_2m"}, "unknown solver 'dpm\\+\\+_2m' - did you mean 'dpmpp_2m'"),
         (CLDSDE(), {"solver": "dpmpp_2m"}, "'dpmpp_2m' is not defined on the SDE 'cld', only on 'vesde', 'vpsde'"),
+        (VPSDE(), {"solver": "unipc", "variant": "bh3"}, "unknown variant of solver 'unipc' 'bh3' - did you"),
+        (VPSDE(), {"solver": "dpmpp_2m_sde", "variant": "bh1"}, "'bh1'.*choose from: heun, midpoint"),
+        (VPSDE(), {"solver": "deis", "prediction": "noise"}, "prediction is 'noise'; solver 'deis' has no such option"),
+        (
+            VPSDE(),
+            {"solver": "deis", "variable": "log"},
+            "unknown variable of solver 'deis' 'log' - did you",
+        ),
+        (VPSDE(), {"solver": "heun", "lower_order_final": True}, "solver 'heun' has no such option"),
         (VPSDE(), {"solver": "unipc", "order": 4}, "order is 4; solver 'unipc' has the orders 1 to 3"),
         (VPSDE(), {"solver": "dpmpp_2m", "order": 3}, "solver 'dpmpp_2m' has order 2 only"),
         (

@@ -84,3 +84,10 @@ def test_sa_matches_separate_predictor_and_corrector(name: str, tau: float) -> N
         at_end = a[i + 1] - whole / (rate * h[i])  # the weight of a value that rises linearly from 0 to 1
         x = base + at_end * newest + (whole - at_end) * last
     assert np.allclose(state, predicted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("denoise", [False, True])
+def test_lower_order_final(denoise: bool) -> None:
+    """At the end the number of past values falls to 1; the denoising step is the one with 1."""
+    rows = rows_of(SDE_OF["vp"], "dpmpp_3m", lower_order_final=True, denoise=denoise)
+    assert [np.count_nonzero(row.outputs) for row in rows] == [1, 2, 3, 3, 2, 1]

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Solvers in noise prediction: DDIM, DEIS, iPNDM and Heun's method.
+"""Singlestep methods: DDIM, Heun's method and Runge-Kutta methods of DPM-Solver++, which use no earlier steps.
 
-They integrate d(x / scale) = e ds, where e is the noise prediction and s the noise-to-signal ratio.  DDIM takes e as
-constant in a step; DEIS and iPNDM take the polynomial through its last values, and Heun's method the mean of its values
-at both ends.
+DDIM and Heun's method integrate d(x / scale) = e ds, where e is the noise prediction and s the noise-to-signal ratio.
+The others evaluate the data prediction x0 at stages inside the step; see `multistep` for the solution in x0.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from scoresde_fast.sdes import Array, ScalarSDE
-from scoresde_fast.solvers.adams import evaluation_points, gauss_legendre, mean_weights
 from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.noise_schedule import NoiseSchedule, forward_step, posterior_mean, time_of
 from scoresde_fast.solvers.registry import solver
@@ -36,39 +34,6 @@ def ddim(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, eta: float =
     direction = np.sqrt(schedule.std[1:] ** 2 - sigma**2) - decay * schedule.std[:-1]
     columns = zip(grid.times, schedule.noise_predictions(), decay, direction, sigma, strict=False)
     return [Row(t, derive, x, outputs=(e,), noise=z) for t, derive, x, e, z in columns]
-
-
-@solver("deis", source="Zhang & Chen 2022 (DEIS), tAB", deterministic=True, orders=(2, 3, 4), finish=posterior_mean)
-def deis(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int = 3) -> list[AnyRow]:
-    """x / scale <- x / scale + integral of e ds, with e the polynomial in t through its last ``order`` values."""
-    schedule = NoiseSchedule.at(sde, grid.edges)
-    # Quadrature in l = -log s, in which all factors are smooth; ds = -s dl.
-    l, weights = gauss_legendre(schedule.half_log_snr)  # noqa: E741
-    s = np.exp(-l)
-    times = time_of(sde, s, grid.edges[-1], grid.edges[0])
-    return _adams_rows(schedule, mean_weights(evaluation_points(grid.edges, order), times, weights * s))
-
-
-@solver(
-    "ipndm",
-    source="Liu et al. 2022 (PNDM); Zhang & Chen 2022 (DEIS), rho AB",
-    deterministic=True,
-    orders=(2, 3, 4),
-    finish=posterior_mean,
-)
-def ipndm(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, order: int = 3) -> list[AnyRow]:
-    """As `deis`, with a polynomial in s: Adams-Bashforth for steps of any length."""
-    schedule = NoiseSchedule.at(sde, grid.edges)
-    s = schedule.noise_to_signal
-    return _adams_rows(schedule, mean_weights(evaluation_points(s, order), *gauss_legendre(s)))
-
-
-def _adams_rows(schedule: NoiseSchedule, weights: Array) -> list[AnyRow]:
-    """Return steps in which e is replaced by its mean: the last values of e, weighted by ``weights`` (n, p)."""
-    decay = schedule.scale[1:] / schedule.scale[:-1]
-    outputs = (schedule.scale[1:] * np.diff(schedule.noise_to_signal))[:, None] * weights
-    columns = zip(schedule.times, schedule.noise_predictions(), decay, outputs, strict=False)
-    return [Row(t, derive, x, outputs=tuple(e)) for t, derive, x, e in columns]
 
 
 @solver(
@@ -114,3 +79,60 @@ def _straight(schedule: NoiseSchedule) -> tuple[Array, Array, list[tuple[float, 
         return schedule.scale, schedule.noise_to_signal, noise
     velocity = [(e[0] - x0[0], e[1] - x0[1]) for e, x0 in zip(noise, schedule.data_predictions(), strict=True)]
     return np.ones_like(schedule.std), schedule.std, velocity
+
+
+@solver(
+    "dpmpp_2s",
+    source="Lu et al. 2022 (DPM-Solver++), algorithm 1",
+    deterministic=True,
+    orders=(2,),
+    evaluations=2,
+    finish=posterior_mean,
+)
+def dpmpp_2s(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
+    """A first-order step to the middle of the step, then the whole step with the x0 evaluated there."""
+    start, end = NoiseSchedule.at(sde, grid.edges), NoiseSchedule.at(sde, grid.edges[1:])
+    middle = start.inside_steps(1 / 2)
+    decay_half, gain_half, _ = _stage(start, middle)
+    decay, gain, _ = _stage(start, end)
+    x0, x0_middle = start.data_predictions(), middle.data_predictions()
+    rows: list[AnyRow] = []
+    for i in range(len(grid)):
+        rows.append(Row(start.times[i], x0[i], decay_half[i], outputs=(gain_half[i],), save=True))
+        rows.append(Row(middle.times[i], x0_middle[i], 0.0, saved=decay[i], outputs=(gain[i],)))
+    return rows
+
+
+@solver(
+    "dpmpp_3s",
+    source="Lu et al. 2022 (DPM-Solver), algorithm 2, in data prediction",
+    deterministic=True,
+    orders=(3,),
+    evaluations=3,
+    finish=posterior_mean,
+)
+def dpmpp_3s(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
+    """Stages after 1/3 and 2/3 of the step; each uses the line through x0 at the start and at the previous stage."""
+    start, end = NoiseSchedule.at(sde, grid.edges), NoiseSchedule.at(sde, grid.edges[1:])
+    first, second = start.inside_steps(1 / 3), start.inside_steps(2 / 3)
+    decay_1, gain_1, _ = _stage(start, first)
+    decay_2, gain_2, slope_2 = _stage(start, second)
+    decay_3, gain_3, slope_3 = _stage(start, end)
+    # The previous x0 is at 1/2 of stage 2 and at 2/3 of stage 3: scale its difference from the first x0 to the end.
+    slope_2, slope_3 = slope_2 * 2, slope_3 * 1.5
+    x0, x0_first, x0_second = (schedule.data_predictions() for schedule in (start, first, second))
+    rows: list[AnyRow] = []
+    for i in range(len(grid)):
+        rows.append(Row(start.times[i], x0[i], decay_1[i], outputs=(gain_1[i],), save=True))
+        outputs = (slope_2[i], gain_2[i] - slope_2[i])
+        rows.append(Row(first.times[i], x0_first[i], 0.0, saved=decay_2[i], outputs=outputs))
+        outputs_3 = (slope_3[i], 0.0, gain_3[i] - slope_3[i])
+        rows.append(Row(second.times[i], x0_second[i], 0.0, saved=decay_3[i], outputs=outputs_3))
+    return rows
+
+
+def _stage(start: NoiseSchedule, end: NoiseSchedule) -> tuple[Array, Array, Array]:
+    """Return coefficients (n,), from each start to ``end``, of x, of a constant x0 and of an x0 rising from 0 to 1."""
+    h = end.half_log_snr - start.half_log_snr[:-1]
+    gain = end.scale * -np.expm1(-h)
+    return end.std / start.std[:-1], gain, end.scale - gain / h

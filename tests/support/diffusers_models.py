@@ -71,7 +71,7 @@ def our_samples(model: ScoreFunction, solver: str, times: Sequence[float], seeds
     entry, sde = SOLVERS[solver], model.sde
     assert entry.finish is not None and isinstance(sde, ScalarSDE)
     grid = TimeGrid.between(np.array(times))
-    options = {"steps": len(grid)} if "steps" in entry.keywords else {}
+    options = {name: value for name, value in (("steps", len(grid)), ("denoise", True)) if name in entry.keywords}
     rows = entry.fill(sde, grid, probability_flow=False, **options)
     table = StepTable.of([*rows, entry.finish(sde, times[-1], times[-1])])
     return TableRunner(model.eval(), table, torch.device("cpu"), RunOptions(compile=False)).run(seeds)

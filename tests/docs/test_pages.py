@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from scoresde_fast.cli import main
 from scoresde_fast.sdes import CLDSDE, VESDE, VPSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS
 from scoresde_fast.solvers.registry import ALIASES
+from scoresde_fast.training import Trainer, load_recipe
 
 pytestmark = pytest.mark.same_everywhere
 
@@ -40,9 +42,9 @@ CHECKPOINT_PRESET = "ve/cifar10_ncsnpp_continuous"
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the files of the pages: a checkpoint in the official format, modules, a recipe and photos.
+    """Return a folder with the files of the pages: a checkpoint in the official format, modules, a recipe, photos and a run.
 
-    The checkpoint has fresh weights.  A module is a block of Python that begins with its name.
+    The checkpoint and the run have fresh weights.  A module is a block of Python that begins with its name.
     """
     folder = tmp_path_factory.mktemp("readme")
     model = sf.create(CHECKPOINT_PRESET)
@@ -66,6 +68,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "photos").mkdir()
     for index, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (70, 20, 24, 3), dtype=np.uint8)):
         Image.fromarray(pixels).save(folder / f"photos/{index}.jpg")
+    if find_spec("sklearn"):
+        Trainer(load_recipe("digits-vp"), folder / "runs" / "digits-vp").save()
     return folder
 
 

@@ -42,7 +42,7 @@ CHECKPOINT_PRESET = "ve/cifar10_ncsnpp_continuous"
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the files of the pages: a checkpoint in the official format, modules, a recipe, photos and a run.
+    """Return a folder with the files of the pages: an official checkpoint, modules, a recipe, photos and a run.
 
     The checkpoint and the run have fresh weights.  A module is a block of Python that begins with its name.
     """

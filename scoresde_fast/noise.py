@@ -16,6 +16,8 @@ from scoresde_fast.ops import checks, normal
 
 LARGEST_SEED = 2**63 - 1
 """Largest seed: seeds are the sample ids of the noise contract, stored as int64."""
+MOST_SEEDS = 10**8
+"""Largest number of seeds of one call, whose samples are all in memory."""
 
 
 def check_seed(seed: Any) -> int:
@@ -36,19 +38,33 @@ def seed_sequence(seeds: Sequence[int] | int) -> Sequence[int]:
     """Return the seeds; a number n stands for 0, 1, ..., n - 1.
 
     Raises:
-        ValueError: ``seeds`` is neither a sequence nor a number of at least 1.
+        ValueError: ``seeds`` is neither a sequence nor a number of at least 1, or there are more than `MOST_SEEDS`.
     """
     if isinstance(seeds, SupportsIndex) and not isinstance(seeds, bool) and not getattr(seeds, "ndim", 0):
         count = operator.index(seeds)
         checks.require_unsigned("the number of seeds", count, 63)
         if count == 0:
             raise ValueError("seeds is 0, a number of images; give at least 1, or [0] for the image of seed 0")
-        return range(count)
+        return _require_few(range(count))
     if isinstance(seeds, str | bytes | bytearray | int) or not (
         hasattr(seeds, "__len__") and hasattr(seeds, "__getitem__")
     ):
         raise ValueError(
             f"seeds is {shown(seeds)}; pass a number of images or a sequence of integers, such as range(64)"
+        )
+    return _require_few(seeds)
+
+
+def _require_few(seeds: Sequence[int]) -> Sequence[int]:
+    """Return ``seeds``; raise ValueError if they are more than `MOST_SEEDS`."""
+    try:
+        few = len(seeds) <= MOST_SEEDS
+    except OverflowError:  # a range of more than 2^63
+        few = False
+    if not few:
+        raise ValueError(
+            f"seeds is {shown(seeds)}; at most {MOST_SEEDS} images are sampled in one call: scoresde_fast.generate "
+            "writes sets of any size to disk"
         )
     return seeds
 

@@ -93,7 +93,7 @@ class Sampler:
         passed, self.run_options = split_options({"solver": solver, "steps": steps, **options}, solver_names, arguments)
         run = self.run_options
         self.options = solver_options(model, passed)
-        self.device = computing_device(run.device or model.own_device)
+        self.device = computing_device(model.own_device if run.device is None else run.device)
         self.model = model.to(self.device)
         self.conditions = as_conditions(condition)
         self.inputs = NetworkInputs.bind(inputs, guidance, self.model, self.device)

@@ -109,6 +109,8 @@ def test_nan_stops_the_run() -> None:
         ({"device": "cuda:99"}, r"device 'cuda:99' is not usable here( \(.*\))?; choose from: cpu"),
         ({"device": "gpu"}, "device 'gpu' is not usable here"),
         ({"device": "cpu:3"}, "device 'cpu:3' is not usable here"),
+        ({"device": ""}, "device '' is not usable here"),
+        ({"backend": ""}, "unknown backend ''"),
     ],
 )
 def test_bad_input(tiny: sf.ScoreModel, options: dict[str, Any], message: str) -> None:

@@ -46,6 +46,9 @@ def test_numbers_of_other_libraries(model: sf.GaussianMixture) -> None:
 @pytest.mark.parametrize(
     ("seeds", "message"),
     [
+        (range(10**12), r"seeds is range\(0, 1000000000000\); at most 100000000 images are sampled in one call"),
+        (range(10**20), "at most 100000000 images are sampled in one call: scoresde_fast.generate writes sets"),
+        (10**12, "at most 100000000 images are sampled in one call"),
         (0, r"seeds is 0, a number of images; give at least 1, or \[0\] for the image of seed 0"),
         ([1.5], "seed 1.5 is out of range: choose an integer from 0"),
         (torch.tensor([1.5]), r"seed tensor\(1.5000\) is out of range"),

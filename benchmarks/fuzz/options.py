@@ -211,6 +211,7 @@ SOLVER_OF = {
 }
 """Solvers that take an option; the others suit "pc"."""
 SEEDS: list[Any] = [
+    range(10**20),
     [1.5],
     [-1],
     [2**63],

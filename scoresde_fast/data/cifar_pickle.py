@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scoresde_fast.data.codecs import Pixels
 
 ROW = 3 * 32 * 32
-MAX_OPCODES = 1_000_000
+MAX_OPCODES = 300_000
 """Limit of the operations of a pickle; the official ones have less than 100 000."""
 MAX_OF_KIND = {"tuple": 16, "reference": 16}
 """Limits by kind. Deeply nested tuples overflow the stack when a dictionary hashes them, and references let a few

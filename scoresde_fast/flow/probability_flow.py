@@ -270,7 +270,7 @@ class ProbabilityFlow(FlowRunner):
     ) -> None:
         flow_options, run = split_options(options, names(FlowOptions))
         self.options = FlowOptions(**{**(defaults or {}), **flow_options})
-        device = usable_device(run.device or model.own_device)
+        device = usable_device(model.own_device if run.device is None else run.device)
         if self.options.eps is None:
             self.options = replace(self.options, eps=model.sde.flow_eps)
         assert self.options.eps is not None

@@ -102,7 +102,7 @@ class Operation:
         return backend in self.backends and self.backends[backend].missing is None
 
     def _find(self, device: torch.device | str, backend: str | None) -> Backend:
-        name = backend or os.environ.get(VARIABLE) or "auto"
+        name = (os.environ.get(VARIABLE) or "auto") if backend is None else backend
         kind, reference = torch.device(device).type, Backend(self.reference, ())
         if name not in BACKENDS:
             raise ValueError(unknown_message("backend", name, BACKENDS))

@@ -35,7 +35,7 @@ from scoresde_fast.configs import Config
 from scoresde_fast.configs.schema import without_job_options
 from scoresde_fast.environment import versions
 from scoresde_fast.errors import require_packages
-from scoresde_fast.files import make_folder, replacing
+from scoresde_fast.files import make_folder, replacing, temporary_name
 from scoresde_fast.generate.manifest import differences, require_unused
 from scoresde_fast.locks import ProcessLock
 from scoresde_fast.training.data_identity import describe_change
@@ -98,6 +98,17 @@ def run_to_end(
     if (received := stop()) is not None and run.step < total:
         print(f"{run.state_path} holds step {run.step} of {total}, from which the run goes on", file=sys.stderr)
         stop_by(received)
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Give a file the name ``previous`` too, so that others can read ``path`` at any moment until it is replaced."""
+    link = temporary_name(previous)
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # the file system has no hard links
+        link = path
+    os.replace(link, previous)
 
 
 class _Writer:
@@ -283,7 +294,7 @@ class ResumableRun(ABC, Generic[RunConfig]):
         with replacing(self.state_path) as file:
             _save(state, file)
             if self._keeps_previous and self.state_path.exists():
-                os.replace(self.state_path, self.folder / PREVIOUS)
+                _keep(self.state_path, self.folder / PREVIOUS)
         self.saved_step, self._keeps_previous = self.step, True
 
     def _save_if_new(self) -> None:

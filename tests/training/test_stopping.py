@@ -127,6 +127,7 @@ def test_kill_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", copied(os.replace))
         patch.setattr(os, "fsync", copied(os.fsync))
+        patch.setattr(os, "link", copied(os.link))
         patch.setattr(torch, "save", copied(torch.save))
         finish(run)
     assert len(kills) > 3 * 2 * 3  # three states; each is written, synced and renamed
@@ -138,6 +139,23 @@ def test_kill_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.MonkeyP
             load(folder)
         finish(resumed)
         assert_same(resumed, run)
+
+
+def test_state_can_be_read_during_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before and after every change of a name there is a newest state."""
+    run = Trainer(points(n_iters=4, snapshot_freq=4, snapshot_freq_for_preemption=1), tmp_path)
+    run.save()
+    replace, seen = os.replace, []
+
+    def checked(source: Path, target: Path) -> None:
+        for change in (lambda: None, lambda: replace(source, target)):
+            change()
+            seen.append((tmp_path / "state.pt").exists())
+
+    monkeypatch.setattr(os, "replace", checked)
+    finish(run)
+    assert len(seen) > 8 and all(seen)
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_unreadable_data_lose_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

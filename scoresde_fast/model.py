@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import inspect
 import json
-import re
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -19,6 +16,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from scoresde_fast.code_identity import code_sha256
 from scoresde_fast.configs import Config, ConfigLike, load_config
 from scoresde_fast.errors import shown
 from scoresde_fast.networks import DDPM, MLP, NCSNpp, ResNet, ScoreNetwork
@@ -402,28 +400,6 @@ def describe_model(model: ScoreFunction) -> dict[str, Any]:
         "image_shape": list(model.image_shape),
         "data_range": None if model.data_range is None else list(model.data_range),
     }
-
-
-def code_sha256(network: nn.Module) -> str:
-    """Return the SHA-256 of a network's structure, and of the code of its classes outside this package and PyTorch.
-
-    Comments and formatting do not count.
-    """
-    parts: list[object] = [cls for module in network.modules() for cls in type(module).__mro__]
-    parts += [module.network for module in network.modules() if isinstance(module, Adapter | Conditional)]
-    code = {_source(part) for part in parts}
-    structure = re.sub(r" at 0x[0-9a-f]+", "", repr(network))
-    return hashlib.sha256("\n".join([structure, *sorted(code)]).encode()).hexdigest()
-
-
-def _source(part: Any) -> str:
-    """Return the code of a class or function without comments, or "" for code of this package or of PyTorch."""
-    if getattr(part, "__module__", "builtins").partition(".")[0] in ("builtins", "torch", __package__):
-        return ""
-    try:
-        return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(part))))
-    except (OSError, TypeError, SyntaxError):  # typed at a prompt, compiled, or part of an expression
-        return getattr(part, "__qualname__", type(part).__qualname__)
 
 
 def weights_sha256(model: nn.Module) -> str:

@@ -33,8 +33,8 @@ class Solver:
         name: name under which users choose it.
         fill: ``fill(sde, grid, *, probability_flow)`` -> the rows of the steps.  Further keyword arguments, such as
             ``order=3`` or ``eta=0.0``, are options: fields of `SolverOptions`, with the solver's defaults.  There are
-            two exceptions.  ``steps`` receives the number of steps of the run.  ``joined`` is False if a corrector is
-            used: then no row may belong to two steps.
+            three exceptions.  ``steps`` receives the number of steps of the run, and ``denoise`` whether denoising
+            follows.  ``joined`` is False if a corrector is used: then no row may belong to two steps.
         source: publication of its equations.
         sdes: SDEs on which it is defined; the default is `ScalarSDE`: all but CLD.
         probability_flow: whether it has a probability-flow form.

@@ -156,7 +156,7 @@ def test_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
     monkeypatch.chdir(tmp_path)
-    assert main(["sample", *DRAWN, "--seeds", "0-79", "--out", "samples/vp"]) == 0
+    assert main(["sample", *DRAWN, "--seeds", "0-79", "--out", "vp"]) == 0
     blocks = re.findall(r"```(\w+)\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
     commands = [line for language, code in blocks if language == "bash" for line in code.splitlines()]
     ours = [shlex.split(line)[1:] for line in commands if line.startswith("scoresde-fast")]

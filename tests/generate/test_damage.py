@@ -196,11 +196,12 @@ def test_other_archives(sample_set: Path, damage: Callable[[Path], object]) -> N
     assert verify(sample_set).sound
 
 
+@pytest.mark.parametrize("missing", [1, *range(20, 30), 1024])
 @pytest.mark.parametrize("sample_set", OUTS[1:], indirect=True)
-def test_truncated_archives(sample_set: Path) -> None:
+def test_truncated_archives(sample_set: Path, missing: int) -> None:
     """A run refuses an archive without its end and gives the command that repairs it; its images do not count."""
     (archive,) = open_store(sample_set).archives()
-    archive.write_bytes(archive.read_bytes()[:-1024])
+    archive.write_bytes(archive.read_bytes()[:-missing])
     with pytest.raises(ValueError, match=r"is not an archive of samples .* scoresde-fast verify .* --repair"):
         generate(StubSampler(), SEEDS, sample_set)
 

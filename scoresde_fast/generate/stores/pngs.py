@@ -254,9 +254,11 @@ def _zip_comment(path: Path) -> str:
         file.seek(max(0, size - END_RECORD - MAX_COMMENT))
         tail = file.read()
     offset = tail.rfind(END_SIGNATURE)
-    if offset < 0 or len(tail) < offset + END_RECORD:
+    record, comment = tail[offset : offset + END_RECORD], tail[offset + END_RECORD :]
+    # A record ends with the length of the comment.
+    if offset < 0 or len(record) < END_RECORD or len(comment) != int.from_bytes(record[-2:], "little"):
         raise BadZipFile("its end is missing")
-    return tail[offset + END_RECORD :].decode(errors="replace")
+    return comment.decode(errors="replace")
 
 
 def _require_end(path: Path) -> None:

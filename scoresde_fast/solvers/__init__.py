@@ -5,8 +5,8 @@ To add a solver:
 1. Write a function from an SDE and a `TimeGrid` to rows, decorated with `solver`; see `singlestep.ddim`.
 2. Import its module below; the import registers it.
 3. Make each option a keyword with a default, and a field of `SolverOptions` if there is none of that name yet.
-4. Add a row to README.md, a row with its options and a section to docs/solvers.md, and its name to the help of
-   ``SolverOptions.solver``; tests compare all three with the registry.
+4. Add its name to README.md and to the help of ``SolverOptions.solver``, and a row with its options and a section to
+   docs/solvers.md; tests compare all three with the registry.
 
 Tests require a solver of the image SDEs that is not ``published`` to be exact for a single data point in three long
 steps, and to denoise by ``finish=posterior_mean``; see ``FAST`` in tests/support/toy_solvers.py.

@@ -67,6 +67,15 @@ class NoiseSchedule:
         """Return the coefficients `Row.derive` of x0 = (x + std^2 score) / scale (Tweedie's formula) at each time."""
         return list(zip(1 / self.scale, self.std**2 / self.scale, strict=True))
 
+    def angle(self, sigma_data: float) -> Array:
+        """TrigFlow's time: the angle whose tangent is s / ``sigma_data``, which falls from nearly pi / 2 to 0."""
+        return np.arctan(self.noise_to_signal / sigma_data)
+
+    def velocity_predictions(self, sigma_data: float) -> list[tuple[float, float]]:
+        """Return the coefficients `Row.derive` of v = cos(angle) e - sin(angle) x0 / ``sigma_data`` at each time."""
+        cos, sin = np.cos(self.angle(sigma_data)), np.sin(self.angle(sigma_data))
+        return list(zip(-sin / (sigma_data * self.scale), -self.std / cos, strict=True))
+
 
 def time_of(sde: SDE, noise_to_signal: Array, low: float, high: float) -> Array:
     """Return the times in [low, high] at which std / scale has the values ``noise_to_signal`` (any shape)."""

@@ -27,8 +27,8 @@ class SolverOptions:
     Attributes:
         solver: "pc" (reverse diffusion with the Langevin corrector), or a solver's name. Of Song et al. (2021):
             euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpm_2m, dpmpp_2m, dpmpp_3m,
-            dpmpp_2m_sde, dpmpp_2s, dpmpp_3s, unipc, sa, heun. On CLD: sscs, euler_maruyama, gddim. With adaptive
-            steps: rk45 (probability flow) and ggf (reverse SDE; not on CLD).
+            dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_2s, dpmpp_3s, unipc, trigflow, sa, heun. On CLD: sscs, euler_maruyama,
+            gddim. With adaptive steps: rk45 (probability flow) and ggf (reverse SDE; not on CLD).
         steps: Number of steps. Denoising may use the last one; see denoise.
         corrector: Corrector before each step: langevin, ald (annealed Langevin; the only one on CLD) or none. The
             default is langevin for "pc" and none for other solvers.
@@ -41,11 +41,13 @@ class SolverOptions:
         denoise: End without noise. The solvers of Song et al. omit the noise of the last step; the others, and all on
             CLD, use the last step to go from eps to the data.
         eps: Time at which to stop. The default is 1e-5 on VE and 1e-3 on the other SDEs.
-        order: Order, for solvers with several: unipc and sa 1 to 3, deis and ipndm 2 to 4, gddim 1 to 4.
+        order: Order, for solvers with several: unipc, sa and trigflow 1 to 3, deis and ipndm 2 to 4, gddim 1 to 4.
         original: Follow the official code where it differs from the paper: sscs with a beta that depends on time.
         variant: Form of unipc: bh1, bh2 or vary_coeff (Zhao et al. 2023); of dpmpp_2m_sde: midpoint or heun.
         prediction: For unipc: which output of the network is interpolated, data or noise.
         variable: For deis: the polynomial is one in t (tAB) or in log_rho.
+        sigma_data: For trigflow: standard deviation of the data, in the units of the SDE. The default of `Sampler` is a
+            quarter of the range of the data: 0.5 for data in [-1, 1], 0.25 in [0, 1].
         lower_order_final: Multistep solvers: lower the order step by step at the end, down to 1, that of denoising.
         eta: Noise of ddim, sa, dpmpp_2m_sde and gddim, relative to the reverse SDE: 0 is the probability flow. gddim
             allows only 0 and 1.
@@ -73,6 +75,7 @@ class SolverOptions:
     variant: str | None = None
     prediction: str | None = None
     variable: str | None = None
+    sigma_data: float | None = None
     lower_order_final: bool | None = None
     original: bool = False
     eta: float | None = None
@@ -91,6 +94,8 @@ class SolverOptions:
                 raise ValueError(
                     f"{name} is {amount!r}, but probability_flow=True draws no noise; leave out one of them"
                 )
+        if self.sigma_data is not None:
+            require_positive("sigma_data", self.sigma_data)
         if not math.isfinite(self.snr):
             require_positive("snr", self.snr)
         require_norm("langevin_norm", self.langevin_norm)

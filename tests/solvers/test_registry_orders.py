@@ -31,6 +31,7 @@ FORMS: list[tuple[str, int, dict[str, Any]]] = [
 NOISY: list[tuple[str, int, dict[str, Any]]] = [
     *[("ddim", 1, {"eta": eta}) for eta in (0.5, 1.0)],
     *[("dpmpp_2m_sde", 2, {"eta": eta}) for eta in (0.5, None)],
+    *[("dpmpp_3m_sde", 3, {"eta": eta}) for eta in (0.5, None)],
     *[("sa", order, {"eta": eta}) for order, eta in ((1, 0.5), (2, None), (2, 1.5), (3, None))],
     ("heun", 2, {"churn": 10.0}),
 ]

@@ -13,10 +13,11 @@ steps (`trigflow`: for a Gaussian), and to denoise by ``finish=posterior_mean``;
 """
 
 from scoresde_fast.solvers import gddim, multistep, predictors, singlestep, sscs  # noqa: F401  (registers)
-from scoresde_fast.solvers.grids import GRIDS, TimeGrid, make_grid
+from scoresde_fast.solvers.grids import TimeGrid, make_grid
 from scoresde_fast.solvers.options import SolverOptions
 from scoresde_fast.solvers.registry import SOLVERS, Solver, build_table, end_time, find_solver, is_published, solver
 from scoresde_fast.solvers.restart import RestartInterval
+from scoresde_fast.solvers.spacings import GRIDS, grids_of
 from scoresde_fast.solvers.table import AnyRow, PairRow, Row, StepTable
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "build_table",
     "end_time",
     "find_solver",
+    "grids_of",
     "is_published",
     "make_grid",
     "solver",

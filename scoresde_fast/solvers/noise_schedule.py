@@ -97,6 +97,11 @@ def posterior_mean(sde: ScalarSDE, t: float, dt: float) -> Row:
     return Row(t, derive=NoiseSchedule.at(sde, np.array([t])).data_predictions()[0], state=0.0, outputs=(1.0,))
 
 
+def starting_row(sde: ScalarSDE, start: float) -> Row:
+    """Return a row without an evaluation that scales the prior to N(0, std(start)^2), where the run starts."""
+    return Row(sde.T, derive=None, state=float(sde.marginal(start).std) / sde.prior_std)
+
+
 def forward_step(sde: SDE, start: float, stop: float) -> AnyRow:
     """Return a row without an evaluation that goes forward from ``start`` to ``stop`` by the transition kernel."""
     if isinstance(sde, CLDSDE):

@@ -10,9 +10,12 @@ from typing import Literal, get_args
 
 from scoresde_fast.errors import require_positive, unknown_message
 from scoresde_fast.run_options import require_types
-from scoresde_fast.solvers.grids import SIGMAS, grid_values
+from scoresde_fast.solvers.grid_values import SIGMAS, grid_values
 from scoresde_fast.solvers.restart import RestartInterval, restart_intervals
+from scoresde_fast.solvers.spacings import RHO
 
+RHO_RANGE = (0.1, 1000.0)
+"""Least and largest `SolverOptions.rho`: beyond them powers of std / scale lose too many digits."""
 PREDICTOR_CORRECTOR = "pc"
 """The sampler of Song et al. (2021): reverse diffusion with the Langevin corrector."""
 
@@ -34,9 +37,14 @@ class SolverOptions:
             default is langevin for "pc" and none for other solvers.
         corrector_steps: Number of corrector steps before each step.
         snr: Signal-to-noise ratio of the corrector.
-        grid: Spacing of the times: uniform (as published), quadratic, sqrt, karras or logsnr. Or the times themselves,
+        grid: Spacing of the times: uniform (as published), quadratic, sqrt, karras, logsnr, beta, kl_optimal, or the
+            published tables ays (Stable Diffusion 1.5, Stable Video Diffusion) and ays_sdxl. Or the times themselves,
             such as 1,0.5,0.1, or sigmas:80,10,1,0.1 for values of std / scale; in Python also an array of times, or
             ("sigmas", array). They replace steps and eps. A last value of 0 stands for denoising.
+        rho: Exponent of the grid karras, by default 7: larger values give shorter steps near the data.
+        sigma_min: Value of std / scale at which to stop, instead of the time eps.
+        sigma_max: Value of std / scale at which to start, instead of that at T; not on CLD. The run starts with noise
+            of the standard deviation at this time.
         probability_flow: Solve the probability-flow ODE instead of the reverse SDE: no noise after the prior.
         denoise: End without noise. The solvers of Song et al. omit the noise of the last step; the others, and all on
             CLD, use the last step to go from eps to the data.
@@ -68,6 +76,9 @@ class SolverOptions:
     corrector_steps: int = 1
     snr: float = 0.16
     grid: str | Sequence[float | str] = "uniform"
+    rho: float | None = None
+    sigma_min: float | None = None
+    sigma_max: float | None = None
     probability_flow: bool = False
     denoise: bool = True
     eps: float | None = None
@@ -102,8 +113,32 @@ class SolverOptions:
         object.__setattr__(self, "grid", grid_values(self.grid))
         if not isinstance(self.grid, str):
             self._use_values()
+        self._check_ends()
         if self.restart is not None:
             object.__setattr__(self, "restart", restart_intervals(self.restart))
+
+    def _check_ends(self) -> None:
+        """Check the exponent of "karras" and the values of std / scale at the ends of the run."""
+        low, high = RHO_RANGE
+        if self.rho is not None and not low <= self.rho <= high:
+            raise ValueError(f"rho is {self.rho!r}; it must be a number from {low:g} to {high:g}, by default {RHO:g}")
+        if self.rho is not None and self.grid != "karras":
+            raise ValueError(f"rho is {self.rho!r}, but grid is {self.grid!r}: leave out rho, or choose grid='karras'")
+        for name in ("sigma_min", "sigma_max"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
+        if self.sigma_min is None:
+            return
+        if self.eps is not None:
+            raise ValueError(
+                f"sigma_min is {self.sigma_min!r}, but eps is {self.eps!r}, and both say where to stop: leave out one "
+                "of them"
+            )
+        if self.sigma_max is not None and self.sigma_min >= self.sigma_max:
+            raise ValueError(
+                f"sigma_min is {self.sigma_min!r}; it must be smaller than sigma_max, {self.sigma_max!r}, where the "
+                "run starts"
+            )
 
     def _use_values(self) -> None:
         """Check a grid of values, and set ``steps`` to their number of steps, without that of denoising."""
@@ -115,10 +150,11 @@ class SolverOptions:
             numbers = numbers[:-1]
         steps = len(numbers) - 1
         if steps < 1:
-            raise ValueError(f"grid has {len(numbers)} values above 0; it needs at least two")
+            count = "one value" if numbers else "no value"
+            raise ValueError(f"grid has {count} above 0; it needs at least two: the start and the end of a step")
         if self.steps not in (type(self).steps, steps):
             raise ValueError(f"steps is {self.steps}, but grid has {len(numbers)} values, for {steps}: leave out steps")
-        for name in ("eps", "restart"):
+        for name in ("eps", "restart", "rho", "sigma_min", "sigma_max"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but grid gives the times: leave out one of them")
         object.__setattr__(self, "steps", steps)

@@ -8,8 +8,9 @@ To add a solver:
 4. Add its name to README.md and to the help of ``SolverOptions.solver``, and a row with its options and a section to
    docs/solvers.md; tests compare all three with the registry.
 
-Tests require a solver of the image SDEs that is not ``published`` to be exact for a single data point in three long
-steps (`trigflow`: for a Gaussian), and to denoise by ``finish=posterior_mean``; see ``FAST`` in tests/support/toy_solvers.py.
+Tests require a solver of the image SDEs that is not ``published`` to be exact for a single data point (`trigflow`: for
+a Gaussian) in three long steps, and to denoise by ``finish=posterior_mean``; see ``FAST`` in
+tests/support/toy_solvers.py.
 """
 
 from scoresde_fast.solvers import gddim, multistep, predictors, singlestep, sscs  # noqa: F401  (registers)

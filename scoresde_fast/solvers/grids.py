@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from scoresde_fast.errors import shown, unknown_message
 from scoresde_fast.sdes import SDE, Array, Discretisation, DiscretisedSDE, ScalarSDE
 from scoresde_fast.sdes.scalar import table_index, table_times
 from scoresde_fast.solvers.noise_schedule import invert
-from scoresde_fast.solvers.spacings import GRIDS, karras
+from scoresde_fast.solvers.spacings import GRIDS
 
 MOST_STEPS = 1_000_000
 """Largest number of steps: the tables of more fill the memory."""
@@ -75,7 +76,7 @@ def make_grid(
     start: float | None = None,
     through: Sequence[float] = (),
     published: bool = False,
-    rho: float | None = None,
+    parameters: Mapping[str, float] = MappingProxyType({}),
 ) -> TimeGrid:
     """Return the grid ``name`` with ``steps`` steps from ``start`` (default T) to ``eps``, and edges at ``through``.
 
@@ -83,7 +84,7 @@ def make_grid(
     3), which ends below eps and ignores ``start`` and ``through``.  Every other grid ends at eps.  Edges are moved to
     times at which networks are trained (`SDE.trained_times`).
 
-    ``rho`` is the exponent of the grid "karras", by default 7.
+    ``parameters`` are those of the spacing: ``rho`` of "karras", ``sigma_data`` of "kl_optimal".
 
     Raises:
         ValueError: the name is unknown, the grid is not defined on the SDE, ``steps`` is below 1 or too small for
@@ -101,7 +102,7 @@ def make_grid(
     fixed = np.array([start, *sorted(through, reverse=True), eps])
     if steps < len(fixed) - 1:
         raise ValueError(f"{steps} steps cannot pass through {len(fixed) - 2} given times; take more steps")
-    spacing, fraction = GRIDS[name] if rho is None else partial(karras, rho=rho), np.array([0.0, 1.0])
+    spacing, fraction = partial(GRIDS[name], **parameters), np.array([0.0, 1.0])
     if through:
         fraction = np.insert(fraction, 1, invert(lambda f: -spacing(sde, start, eps, f), -fixed[1:-1], 0.0, 1.0))
     # Round the fixed edges to distinct indices; between them the fractions are evenly spaced.

@@ -26,6 +26,7 @@ from scoresde_fast.solvers.exact_steps import (
 from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.noise_schedule import NoiseSchedule, posterior_mean, time_of
 from scoresde_fast.solvers.registry import solver
+from scoresde_fast.solvers.spacings import SIGMA_DATA
 from scoresde_fast.solvers.table import AnyRow, Row
 
 Prediction = Literal["data", "noise"]
@@ -217,7 +218,7 @@ def trigflow(
     *,
     probability_flow: bool,
     order: int = 3,
-    sigma_data: float = 0.5,
+    sigma_data: float = SIGMA_DATA,
     denoise: bool,
     lower_order_final: bool = False,
 ) -> list[AnyRow]:

@@ -54,8 +54,8 @@ class SolverOptions:
         variant: Form of unipc: bh1, bh2 or vary_coeff (Zhao et al. 2023); of dpmpp_2m_sde: midpoint or heun.
         prediction: For unipc: which output of the network is interpolated, data or noise.
         variable: For deis: the polynomial is one in t (tAB) or in log_rho.
-        sigma_data: For trigflow: standard deviation of the data, in the units of the SDE. The default of `Sampler` is a
-            quarter of the range of the data: 0.5 for data in [-1, 1], 0.25 in [0, 1].
+        sigma_data: For trigflow and the grid kl_optimal: standard deviation of the data, in the units of the SDE. The
+            default of `Sampler` is a quarter of the range of the data: 0.5 for data in [-1, 1], 0.25 in [0, 1].
         lower_order_final: Multistep solvers: lower the order step by step at the end, down to 1, that of denoising.
         eta: Noise of ddim, sa, dpmpp_2m_sde and gddim, relative to the reverse SDE: 0 is the probability flow. gddim
             allows only 0 and 1.

@@ -20,6 +20,7 @@ from scoresde_fast.solvers.grids import TimeGrid, make_grid, require_steps
 from scoresde_fast.solvers.noise_schedule import starting_row
 from scoresde_fast.solvers.options import SolverOptions
 from scoresde_fast.solvers.restart import with_restarts
+from scoresde_fast.solvers.spacings import GRID_PARAMETERS
 from scoresde_fast.solvers.table import ZERO, AnyRow, Row, StepTable
 
 Fill = Callable[..., list[AnyRow]]
@@ -212,7 +213,9 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
             steps = options.steps - (finish is not None)
             _warn_of_few_steps(entry, options, steps)
             published = is_published(sde, options)
-            grid_of = partial(make_grid, options.grid, sde, start=start, published=published, rho=options.rho)
+            parameters = {name: getattr(options, name) for name in GRID_PARAMETERS.get(options.grid, ())}
+            parameters = {name: value for name, value in parameters.items() if value is not None}
+            grid_of = partial(make_grid, options.grid, sde, start=start, published=published, parameters=parameters)
             if options.restart:
                 assert not isinstance(options.restart, str)  # parsed by `SolverOptions`
                 rows = with_restarts(sde, options.restart, steps, start, eps, grid_of, fill)
@@ -275,7 +278,8 @@ def _arguments(entry: Solver, options: SolverOptions) -> dict[str, Any]:
     other_options = {name for other in SOLVERS.values() for name in other.options} - set(entry.options)
     for field in fields(options):
         value = getattr(options, field.name)
-        if value != field.default and field.name in other_options:
+        of_grid = isinstance(options.grid, str) and field.name in GRID_PARAMETERS.get(options.grid, ())
+        if value != field.default and field.name in other_options and not of_grid:
             _refuse_option(entry, field.name, value)
     arguments = {name: getattr(options, name, None) for name in entry.keywords}
     arguments = {name: value for name, value in arguments.items() if value is not None}

@@ -16,10 +16,12 @@ import numpy as np
 from scoresde_fast.sdes import EDM, SDE, Array, Betas
 from scoresde_fast.solvers.noise_schedule import invert, time_of
 
-Spacing = Callable[[SDE, float, float, Array], Array]
+Spacing = Callable[..., Array]
 
 RHO = 7.0
 """Default exponent of `karras` (Karras et al. 2022)."""
+SIGMA_DATA = 0.5
+"""Default standard deviation of the data, that of images in [-1, 1] (Karras et al. 2022)."""
 BETA_SHAPE = 0.6
 """Both parameters of the Beta distribution of `beta` (Lee et al. 2024)."""
 SERIES_TERMS = 64
@@ -67,14 +69,14 @@ def beta(sde: SDE, start: float, stop: float, fraction: Array) -> Array:
     return uniform(sde, start, stop, beta_quantiles(fraction))
 
 
-def kl_optimal(sde: SDE, start: float, stop: float, fraction: Array) -> Array:
-    """Evenly spaced in atan(std / scale), on CLD that of the position (Sabour et al. 2024, section on Gaussian data).
+def kl_optimal(sde: SDE, start: float, stop: float, fraction: Array, sigma_data: float = SIGMA_DATA) -> Array:
+    """Evenly spaced in atan(std / scale / ``sigma_data``), on CLD that of the position (Sabour et al. 2024).
 
-    For data N(0, 1) a step of DDIM from std / scale = tan(a) to tan(b) multiplies the standard deviation of x / scale
-    by cos(a - b) times the exact factor.  The product over all steps is closest to 1 if they are equal.
+    For data N(0, sigma_data^2) a step of DDIM from the angle a to b multiplies the standard deviation of x / scale by
+    cos(a - b) times the exact factor.  The product over all steps is closest to 1 if they are equal.
     """
-    high, low = np.arctan(sde.noise_to_signal(np.array([start, stop])))
-    return time_of(sde, np.tan(uniform(sde, high, low, fraction)), stop, start)
+    high, low = np.arctan(sde.noise_to_signal(np.array([start, stop])) / sigma_data)
+    return time_of(sde, sigma_data * np.tan(uniform(sde, high, low, fraction)), stop, start)
 
 
 def ays(sde: SDE, start: float, stop: float, fraction: Array) -> Array:
@@ -98,6 +100,9 @@ GRIDS: dict[str, Spacing] = {
     "ays": ays,
     "ays_sdxl": ays_sdxl,
 }
+
+GRID_PARAMETERS = {"karras": ("rho",), "kl_optimal": ("sigma_data",)}
+"""Parameters of the spacings, which are options of the same name."""
 
 
 def grids_of(sde: SDE) -> tuple[str, ...]:

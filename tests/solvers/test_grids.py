@@ -61,7 +61,7 @@ def test_logsnr_grid_is_even(name: str) -> None:
 def test_karras_grid_is_even(name: str, rho: float) -> None:
     """Steps have equal lengths in the power 1 / ``rho`` of std / scale; the default of ``rho`` is 7."""
     sde = SDE_OF[name]
-    edges = make_grid("karras", sde, 20, 1e-3, rho=None if rho == 7 else rho).edges
+    edges = make_grid("karras", sde, 20, 1e-3, parameters={} if rho == 7 else {"rho": rho}).edges
     widths = np.diff(sde.noise_to_signal(edges) ** (1 / rho))
     assert widths == pytest.approx(np.full(20, widths.mean()), rel=1e-7)
 
@@ -87,8 +87,9 @@ class TestBeta:
 class TestKlOptimal:
     @pytest.mark.parametrize("name", SDE_OF)
     def test_even_in_the_angle(self, name: str) -> None:
-        """Steps have equal lengths in atan(std / scale)."""
-        widths = np.diff(np.arctan(SDE_OF[name].noise_to_signal(make_grid("kl_optimal", SDE_OF[name], 12, 1e-3).edges)))
+        """Steps have equal lengths in atan(std / scale / sigma_data)."""
+        edges = make_grid("kl_optimal", SDE_OF[name], 12, 1e-3, parameters={"sigma_data": 0.3}).edges
+        widths = np.diff(np.arctan(SDE_OF[name].noise_to_signal(edges) / 0.3))
         assert widths == pytest.approx(np.full(12, widths.mean()), rel=1e-7)
 
     @pytest.mark.parametrize("name", SDE_OF)
@@ -102,7 +103,7 @@ class TestKlOptimal:
             end = propagate(rows, sde, (0.0, 1.0), marginal(sde, sde.T, 0.0, 1.0)).covariance[0, 0]
             return float(np.sqrt(end / marginal(sde, eps, 0.0, 1.0).covariance[0, 0]))
 
-        best = make_grid("kl_optimal", sde, steps, eps).edges
+        best = make_grid("kl_optimal", sde, steps, eps, parameters={"sigma_data": 1.0}).edges
         angle = np.ptp(np.arctan(sde.noise_to_signal(best[[0, -1]]))) / steps
         assert ratio(best) == pytest.approx(np.cos(angle) ** steps, rel=1e-6)
         others = [make_grid(grid, sde, steps, eps).edges for grid in ("karras", "logsnr", "uniform", "beta")]

@@ -45,7 +45,7 @@ def test_order_of_convergence(name: str, solver: str, probability_flow: bool, gr
         # Without denoising, from the exact distribution at T to close to the data, only the solver's error remains.
         # The published uniform grid ends at 0.  With even steps in the log-SNR, or short ones near the data, the
         # first-order error vanishes close to the data.
-        eps = 0.3 if grid in ("logsnr", "beta") else 1e-5
+        eps = 0.3 if grid in ("logsnr", "beta", "kl_optimal") else 1e-5
         options = SolverOptions(solver, steps, grid=grid, probability_flow=probability_flow, denoise=False, eps=eps)
         errors.append(error_in_moments(sde, options, 0.0 if grid == "uniform" else eps))
     assert order_of(sizes, errors) == pytest.approx(SOLVERS[solver].orders[0], abs=0.25)

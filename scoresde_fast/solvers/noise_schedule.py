@@ -73,7 +73,8 @@ class NoiseSchedule:
 
     def velocity_predictions(self, sigma_data: float) -> list[tuple[float, float]]:
         """Return the coefficients `Row.derive` of v = cos(angle) e - sin(angle) x0 / ``sigma_data`` at each time."""
-        cos, sin = np.cos(self.angle(sigma_data)), np.sin(self.angle(sigma_data))
+        radius = np.hypot(sigma_data, self.noise_to_signal)  # cosines of angles near pi / 2 lose digits
+        cos, sin = sigma_data / radius, self.noise_to_signal / radius
         return list(zip(-sin / (sigma_data * self.scale), -self.std / cos, strict=True))
 
 

@@ -19,6 +19,9 @@ PREDICTOR_CORRECTOR = "pc"
 Norm = Literal["sample", "batch"]
 """Norm of each sample, or the mean of the norms over the batch."""
 
+CHURN_OPTIONS = ("s_min", "s_max", "s_noise")
+"""Options that modify ``churn``."""
+
 
 @dataclass(frozen=True)
 class SolverOptions:
@@ -50,6 +53,9 @@ class SolverOptions:
         eta: Noise of ddim, sa, dpmpp_2m_sde and gddim, relative to the reverse SDE: 0 is the probability flow. gddim
             allows only 0 and 1.
         churn: Noise that heun adds and removes, in total over all steps (S_churn of Karras et al.).
+        s_min: With churn: the smallest std / scale at which heun adds noise (S_tmin of Karras et al.).
+        s_max: With churn: the largest std / scale at which heun adds noise (S_tmax of Karras et al.).
+        s_noise: With churn: factor of the noise that heun adds (S_noise of Karras et al.).
         restart: Restart intervals T_MIN:T_MAX:TIMES:STEPS such as 0.1:0.3:2:5, separated by commas. At T_MIN, go
             forward to T_MAX with noise and return in STEPS steps, TIMES times (Xu et al. 2023). In Python also a
             tuple of (t_min, t_max, times, steps).
@@ -77,20 +83,28 @@ class SolverOptions:
     original: bool = False
     eta: float | None = None
     churn: float | None = None
+    s_min: float | None = None
+    s_max: float | None = None
+    s_noise: float | None = None
     restart: str | tuple[RestartInterval, ...] | None = None
     langevin_norm: Norm = "sample"
 
     def __post_init__(self) -> None:
         require_types(self)
-        for name, amount in (("eta", self.eta), ("churn", self.churn)):
+        for name in ("eta", "churn", *CHURN_OPTIONS):
+            amount = getattr(self, name)
             if amount is None:
                 continue
             if not (amount >= 0 and math.isfinite(amount * amount)):
                 raise ValueError(f"{name} is {amount!r}; it must be a finite number of at least 0")
+            if name in CHURN_OPTIONS and not self.churn:
+                raise ValueError(f"{name} is {amount!r}, but there is no churn: give churn, or leave out {name}")
             if self.probability_flow and amount:
                 raise ValueError(
                     f"{name} is {amount!r}, but probability_flow=True draws no noise; leave out one of them"
                 )
+        if self.s_min is not None and self.s_max is not None and self.s_min > self.s_max:
+            raise ValueError(f"s_min is {self.s_min!r}, but s_max is {self.s_max!r}; s_min must be at most s_max")
         if not math.isfinite(self.snr):
             require_positive("snr", self.snr)
         require_norm("langevin_norm", self.langevin_norm)

@@ -39,15 +39,23 @@ class Mixture:
         densities = self.weights / np.sqrt(variances) * np.exp(-(offsets**2) / (2 * variances))
         return -(densities * offsets / variances).sum(1) / densities.sum(1)
 
-    def run(self, sde: ScalarSDE, table: StepTable, x: Array) -> Array:
-        """Return the states after all rows of a table without noise, in float64."""
+    def run(self, sde: ScalarSDE, table: StepTable, x: Array, normals: Array | None = None) -> Array:
+        """Return the states after all rows of a table, in float64.
+
+        ``normals`` (draws, n) is the noise of the rows that draw some, in order; without it no row may.
+        """
         saved = x
         derived: list[Array] = []
+        remaining = iter([] if normals is None else normals)
         for row in table.rows:
-            assert isinstance(row, Row) and row.derive is not None and not row.has_noise
-            derived = [row.derive[0] * x + row.derive[1] * self.score(sde, x, row.t), *derived[:3]]
+            assert isinstance(row, Row)
+            if row.derive is not None:
+                derived = [row.derive[0] * x + row.derive[1] * self.score(sde, x, row.t), *derived[:3]]
             after = row.state * x + row.saved * saved + sum(w * d for w, d in zip(row.outputs, derived, strict=False))
+            if row.has_noise:
+                after = after + row.noise * next(remaining)
             x, saved = after, x if row.save else saved
+        assert next(remaining, None) is None
         return x
 
 

@@ -43,7 +43,7 @@ class Solver:
         finish: ``finish(sde, t, dt)`` -> the row that denoises at the end of a run; without it, denoising omits the
             noise of the last step.
         deterministic: whether it draws no noise by default.
-        evaluations: network evaluations per step.
+        evaluations: network evaluations per step, or if they differ a tuple with those of each of ``orders``.
         published: whether it is a solver of score_sde.  If so, its uniform grid on a `DiscretisedSDE` ends one step
             below eps, and denoising on a `ScalarSDE` ignores ``finish``.
         correctable: whether a corrector can precede each step, which requires a solver without a history.
@@ -59,7 +59,7 @@ class Solver:
     orders: tuple[int, ...] = (1,)
     finish: Finish | None = None
     deterministic: bool = False
-    evaluations: int = 1
+    evaluations: int | tuple[int, ...] = 1
     published: bool = False
     correctable: bool = False
     corrected: bool = False
@@ -91,6 +91,11 @@ class Solver:
         """Return the order of convergence: strong on the flow or, with ``noisy``, weak."""
         strong = (self.orders[0] if order is None else order) + self.corrected
         return min(strong, self.weak_order) if noisy and self.weak_order is not None else strong
+
+    def evaluations_per_step(self, order: int) -> int:
+        """Return the number of network evaluations per step at this order."""
+        counts = self.evaluations
+        return counts if isinstance(counts, int) else counts[self.orders.index(order)]
 
 
 SOLVERS: dict[str, Solver] = {}

@@ -10,8 +10,7 @@ import pytest
 
 from scoresde_fast.sdes import VESDE, VPSDE, Array, RectifiedFlow, ScalarSDE, Schedule
 from scoresde_fast.solvers import SolverOptions, StepTable, build_table, make_grid
-from scoresde_fast.solvers.noise_schedule import time_of
-from tests.support.toy_solvers import SDE_OF, STEPS, Mixture, X, one_step, rows_of, schedule_of
+from tests.support.toy_solvers import SDE_OF, STEPS, Mixture, X, one_step, rows_of, schedule_of, slope_in_s
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
@@ -99,19 +98,14 @@ def test_heun_matches_the_paper(name: str) -> None:
     normals = np.random.default_rng(0).normal(size=(4, len(X)))
     assert [row.t for row in table.rows if row.derive is None] == pytest.approx(schedule_of(sde).times[1:5])
 
-    def slope(y: Array, sigma: float) -> Array:
-        t = time_of(sde, np.array([sigma]), 1e-3, sde.T)[0]
-        scale = sde.marginal(t).scale
-        return -sigma * scale * Mixture().score(sde, scale * y, t)
-
     y, noise = sde.prior_std * X / sde.marginal(sde.T).scale, iter(normals)
     for sigma, after in pairwise(sigmas):
         gamma = min(s_churn / STEPS, np.sqrt(2) - 1) if s_tmin <= sigma <= s_tmax else 0.0
         hat = sigma + gamma * sigma
         if gamma:
             y = y + np.sqrt(hat**2 - sigma**2) * s_noise * next(noise)
-        first = slope(y, hat)
-        y = y + (after - hat) * (first + slope(y + (after - hat) * first, after)) / 2
+        first = slope_in_s(sde, y, hat)
+        y = y + (after - hat) * (first + slope_in_s(sde, y + (after - hat) * first, after)) / 2
     end = Mixture().run(sde, table, sde.prior_std * X, normals)
     np.testing.assert_allclose(end, schedule_of(sde).scale[-1] * y, rtol=1e-7, atol=1e-9)
 

@@ -16,7 +16,7 @@ from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import SDE, VESDE, VPSDE, Array, DiscretisedSDE, ScalarSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, Row, SolverOptions, StepTable, build_table, make_grid
 from scoresde_fast.solvers.exact_moments import Gaussian, marginal, propagate
-from scoresde_fast.solvers.noise_schedule import NoiseSchedule
+from scoresde_fast.solvers.noise_schedule import NoiseSchedule, time_of
 from tests.support import chance
 
 MEAN, STD = 0.3, 0.5
@@ -93,6 +93,12 @@ def data_prediction(sde: ScalarSDE, schedule: NoiseSchedule, i: int, x: Array) -
     """Return E[x(0) | x] of the mixture at edge ``i``."""
     score = Mixture().score(sde, x, schedule.times[i])
     return (x + schedule.std[i] ** 2 * score) / schedule.scale[i]
+
+
+def slope_in_s(sde: ScalarSDE, y: Array, s: float) -> Array:
+    """Return e = -std score of the mixture at x = scale y, the slope of y = x / scale in s = std / scale."""
+    schedule = NoiseSchedule.at(sde, time_of(sde, np.array([s]), 1e-4, sde.T))
+    return -schedule.std * Mixture().score(sde, schedule.scale * y, float(schedule.times[0]))
 
 
 def sample(sde: SDE, table: StepTable, run_seed: int, shape: tuple[int, ...]) -> Tensor:

@@ -12,7 +12,15 @@ Tests require a solver of the image SDEs that is not ``published`` to be exact f
 steps, and to denoise by ``finish=posterior_mean``; see ``FAST`` in tests/support/toy_solvers.py.
 """
 
-from scoresde_fast.solvers import gddim, multistep, predictors, runge_kutta, singlestep, sscs  # noqa: F401  (registers)
+from scoresde_fast.solvers import (  # noqa: F401  (registers)
+    er_sde,
+    gddim,
+    multistep,
+    predictors,
+    runge_kutta,
+    singlestep,
+    sscs,
+)
 from scoresde_fast.solvers.grids import GRIDS, TimeGrid, make_grid
 from scoresde_fast.solvers.options import SolverOptions
 from scoresde_fast.solvers.registry import SOLVERS, Solver, build_table, end_time, find_solver, is_published, solver

@@ -39,7 +39,7 @@ class Solver:
         sdes: SDEs on which it is defined; the default is `ScalarSDE`: all but CLD.
         probability_flow: whether it has a probability-flow form.
         orders: values of the option ``order``, or the only order.  Each is the order of convergence, strong on the flow
-            and weak with noise, unless ``corrected`` or ``weak_order`` changes it.
+            and weak with noise, unless ``corrected``, ``highest_order`` or ``weak_order`` changes it.
         finish: ``finish(sde, t, dt)`` -> the row that denoises at the end of a run; without it, denoising omits the
             noise of the last step.
         deterministic: whether it draws no noise by default.
@@ -48,6 +48,7 @@ class Solver:
             below eps, and denoising on a `ScalarSDE` ignores ``finish``.
         correctable: whether a corrector can precede each step, which requires a solver without a history.
         corrected: whether it has a corrector that costs no extra evaluation and raises the order by one.
+        highest_order: highest order of convergence, if lower than the largest of ``orders``.
         weak_order: highest weak order with noise, if lower than the order on the flow.
     """
 
@@ -63,6 +64,7 @@ class Solver:
     published: bool = False
     correctable: bool = False
     corrected: bool = False
+    highest_order: int | None = None
     weak_order: int | None = None
 
     @cached_property
@@ -90,7 +92,8 @@ class Solver:
     def convergence(self, order: int | None = None, *, noisy: bool = False) -> int:
         """Return the order of convergence: strong on the flow or, with ``noisy``, weak."""
         strong = (self.orders[0] if order is None else order) + self.corrected
-        return min(strong, self.weak_order) if noisy and self.weak_order is not None else strong
+        limits = (self.highest_order, self.weak_order if noisy else None)
+        return min([strong, *(limit for limit in limits if limit is not None)])
 
     def evaluations_per_step(self, order: int) -> int:
         """Return the number of network evaluations per step at this order."""

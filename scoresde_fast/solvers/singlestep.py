@@ -120,6 +120,29 @@ def dpmpp_2s(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[
 
 
 @solver(
+    "res",
+    source="Zhang et al. 2023 (RES), algorithm 1",
+    deterministic=True,
+    orders=(2,),
+    evaluations=2,
+    finish=posterior_mean,
+)
+def res(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
+    """As `dpmpp_2s`, with the exact mean of the straight line in l through both x0, as the order conditions demand."""
+    start, end = NoiseSchedule.at(sde, grid.edges), NoiseSchedule.at(sde, grid.edges[1:])
+    middle = start.inside_steps(1 / 2)
+    decay_half, gain_half, _ = _stage(start, middle)
+    decay, gain, slope = _stage(start, end)
+    x0, x0_middle = start.data_predictions(), middle.data_predictions()
+    rows: list[AnyRow] = []
+    for i in range(len(grid)):
+        rows.append(Row(start.times[i], x0[i], decay_half[i], outputs=(gain_half[i],), save=True))
+        outputs = (2 * slope[i], gain[i] - 2 * slope[i])  # the line rises by twice its rise to the middle
+        rows.append(Row(middle.times[i], x0_middle[i], 0.0, saved=decay[i], outputs=outputs))
+    return rows
+
+
+@solver(
     "dpmpp_3s",
     source="Lu et al. 2022 (DPM-Solver), algorithm 2, in data prediction",
     deterministic=True,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DDIM and Heun's method compared with the papers, DDIM also with ancestral sampling and with multistep methods."""
+"""DDIM, Heun's method and RES compared with the papers; DDIM also with ancestral sampling and multistep methods."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ import pytest
 
 from scoresde_fast.sdes import VESDE, VPSDE, Array, RectifiedFlow, ScalarSDE, Schedule
 from scoresde_fast.solvers import SolverOptions, StepTable, build_table, make_grid
-from tests.support.toy_solvers import SDE_OF, STEPS, Mixture, X, one_step, rows_of, schedule_of, slope_in_s
+from tests.support.toy_solvers import (
+    SDE_OF,
+    STEPS,
+    Mixture,
+    X,
+    data_prediction,
+    one_step,
+    rows_of,
+    schedule_of,
+    slope_in_s,
+)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
@@ -108,6 +118,49 @@ def test_heun_matches_the_paper(name: str) -> None:
         y = y + (after - hat) * (first + slope_in_s(sde, y + (after - hat) * first, after)) / 2
     end = Mixture().run(sde, table, sde.prior_std * X, normals)
     np.testing.assert_allclose(end, schedule_of(sde).scale[-1] * y, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SDE_OF)
+def test_res_matches_the_paper(name: str) -> None:
+    """The exponential Runge-Kutta step of Zhang et al., with c2 = 1/2 and phi functions, gives the same states.
+
+    With y = x / scale the flow is dy/dl = x0 - y.
+    """
+    sde, schedule, c2 = SDE_OF[name], schedule_of(SDE_OF[name]), 0.5
+
+    def denoised(y: Array, s: float) -> Array:
+        return y - s * slope_in_s(sde, y, s)
+
+    y = sde.prior_std * X / schedule.scale[0]
+    for s, h in zip(schedule.noise_to_signal[:-1], schedule.h, strict=True):
+        first = denoised(y, s)
+        second = denoised(np.exp(-c2 * h) * y + c2 * h * phi_1(-c2 * h) * first, s * np.exp(-c2 * h))
+        b2 = phi_2(-h) / c2
+        y = np.exp(-h) * y + h * ((phi_1(-h) - b2) * first + b2 * second)
+    end = Mixture().run(sde, StepTable.of(rows_of(sde, "res")), sde.prior_std * X)
+    np.testing.assert_allclose(end, schedule.scale[-1] * y, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SDE_OF)
+def test_multistep_res_is_registered(name: str) -> None:
+    """Multistep RES, whose c2 is that of the previous value, is dpmpp_2m_sde's "heun" on the flow."""
+    sde, schedule = SDE_OF[name], schedule_of(SDE_OF[name])
+    y, values = sde.prior_std * X / schedule.scale[0], []
+    for i, h in enumerate(schedule.h):
+        values.append(data_prediction(sde, schedule, i, schedule.scale[i] * y))
+        b2 = phi_2(-h) / (-schedule.h[i - 1] / h) if i else 0.0
+        y = np.exp(-h) * y + h * ((phi_1(-h) - b2) * values[i] + b2 * values[i - 1])
+    rows = rows_of(sde, "dpmpp_2m_sde", variant="heun", probability_flow=True)
+    end = Mixture().run(sde, StepTable.of(rows), sde.prior_std * X)
+    np.testing.assert_allclose(end, schedule.scale[-1] * y, rtol=1e-9, atol=1e-12)
+
+
+def phi_1(z: float) -> float:
+    return float(np.expm1(z) / z)
+
+
+def phi_2(z: float) -> float:
+    return (phi_1(z) - 1) / z
 
 
 def test_limits_of_churn() -> None:

@@ -18,6 +18,7 @@ from scoresde_fast.solvers import (  # noqa: F401  (registers)
     multistep,
     predictors,
     runge_kutta,
+    seeds,
     singlestep,
     sscs,
 )

@@ -30,8 +30,8 @@ class SolverOptions:
     Attributes:
         solver: "pc" (reverse diffusion with the Langevin corrector), or a solver's name. Of Song et al. (2021):
             euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpm_2m, dpmpp_2m, dpmpp_3m,
-            dpmpp_2m_sde, dpmpp_2s, dpmpp_3s, res, unipc, sa, er_sde, heun, deis_rk. On CLD: sscs, euler_maruyama,
-            gddim. With adaptive steps: rk45 (probability flow) and ggf (reverse SDE; not on CLD).
+            dpmpp_2m_sde, dpmpp_2s, dpmpp_3s, res, unipc, sa, er_sde, seeds, heun, deis_rk. On CLD: sscs,
+            euler_maruyama, gddim. With adaptive steps: rk45 (probability flow) and ggf (reverse SDE; not on CLD).
         steps: Number of steps. Denoising may use the last one; see denoise.
         corrector: Corrector before each step: langevin, ald (annealed Langevin; the only one on CLD) or none. The
             default is langevin for "pc" and none for other solvers.
@@ -44,15 +44,15 @@ class SolverOptions:
         denoise: End without noise. The solvers of Song et al. omit the noise of the last step; the others, and all on
             CLD, use the last step to go from eps to the data.
         eps: Time at which to stop. The default is 1e-5 on VE and 1e-3 on the other SDEs.
-        order: Order, for solvers with several: unipc, sa and er_sde 1 to 3, deis, deis_rk and ipndm 2 to 4, gddim 1 to
-            4.
+        order: Order, for solvers with several: unipc, sa, er_sde and seeds 1 to 3, deis, deis_rk and ipndm 2 to 4,
+            gddim 1 to 4.
         original: Follow the official code where it differs from the paper: sscs with a beta that depends on time.
         variant: Form of unipc: bh1, bh2 or vary_coeff (Zhao et al. 2023); of dpmpp_2m_sde: midpoint or heun.
-        prediction: For unipc: which output of the network is interpolated, data or noise.
+        prediction: For unipc and seeds: which output of the network is interpolated, data or noise.
         variable: For deis: the polynomial is one in t (tAB) or in log_rho.
         lower_order_final: Multistep solvers: lower the order step by step at the end, down to 1, that of denoising.
-        eta: Noise of ddim, sa, dpmpp_2m_sde and gddim, relative to the reverse SDE, and of er_sde, relative to the
-            published one: 0 is the probability flow. gddim allows only 0 and 1.
+        eta: Noise of ddim, sa, dpmpp_2m_sde, seeds and gddim, relative to the reverse SDE, and of er_sde, relative to
+            the published one: 0 is the probability flow. gddim allows only 0 and 1.
         churn: Noise that heun adds and removes, in total over all steps (S_churn of Karras et al.).
         s_min: With churn: the smallest std / scale at which heun adds noise (S_tmin of Karras et al.).
         s_max: With churn: the largest std / scale at which heun adds noise (S_tmax of Karras et al.).

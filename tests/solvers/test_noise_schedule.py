@@ -14,7 +14,7 @@ from tests.support.toy_solvers import FAST, MEAN, SDE_OF, STD
 
 FORMS: list[tuple[str, dict[str, Any]]] = [
     *[(entry.name, {"order": order}) for entry in FAST for order in entry.orders],
-    *[(solver, {"eta": 0.6}) for solver in ("ddim", "dpmpp_2m_sde", "sa", "er_sde")],
+    *[(solver, {"eta": 0.6}) for solver in ("ddim", "dpmpp_2m_sde", "sa", "er_sde", "seeds")],
     ("ddim", {"eta": 1.0}),
     ("heun", {"churn": 1.5}),
 ]

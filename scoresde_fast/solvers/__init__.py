@@ -15,6 +15,7 @@ steps, and to denoise by ``finish=posterior_mean``; see ``FAST`` in tests/suppor
 from scoresde_fast.solvers import (  # noqa: F401  (registers)
     er_sde,
     gddim,
+    gradient_estimation,
     multistep,
     predictors,
     runge_kutta,

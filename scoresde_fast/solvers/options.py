@@ -30,8 +30,9 @@ class SolverOptions:
     Attributes:
         solver: "pc" (reverse diffusion with the Langevin corrector), or a solver's name. Of Song et al. (2021):
             euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpm_2m, dpmpp_2m, dpmpp_3m,
-            dpmpp_2m_sde, dpmpp_2s, dpmpp_3s, res, unipc, sa, er_sde, seeds, heun, deis_rk. On CLD: sscs,
-            euler_maruyama, gddim. With adaptive steps: rk45 (probability flow) and ggf (reverse SDE; not on CLD).
+            dpmpp_2m_sde, dpmpp_2s, dpmpp_3s, res, unipc, sa, er_sde, seeds, heun, deis_rk,
+            gradient_estimation. On CLD: sscs, euler_maruyama, gddim. With adaptive steps: rk45 (probability flow) and
+            ggf (reverse SDE; not on CLD).
         steps: Number of steps. Denoising may use the last one; see denoise.
         corrector: Corrector before each step: langevin, ald (annealed Langevin; the only one on CLD) or none. The
             default is langevin for "pc" and none for other solvers.
@@ -57,6 +58,7 @@ class SolverOptions:
         s_min: With churn: the smallest std / scale at which heun adds noise (S_tmin of Karras et al.).
         s_max: With churn: the largest std / scale at which heun adds noise (S_tmax of Karras et al.).
         s_noise: With churn: factor of the noise that heun adds (S_noise of Karras et al.).
+        gamma: For gradient_estimation: weight of the newest noise prediction; the previous one has 1 - gamma.
         restart: Restart intervals T_MIN:T_MAX:TIMES:STEPS such as 0.1:0.3:2:5, separated by commas. At T_MIN, go
             forward to T_MAX with noise and return in STEPS steps, TIMES times (Xu et al. 2023). In Python also a
             tuple of (t_min, t_max, times, steps).
@@ -87,12 +89,13 @@ class SolverOptions:
     s_min: float | None = None
     s_max: float | None = None
     s_noise: float | None = None
+    gamma: float | None = None
     restart: str | tuple[RestartInterval, ...] | None = None
     langevin_norm: Norm = "sample"
 
     def __post_init__(self) -> None:
         require_types(self)
-        for name in ("eta", "churn", *CHURN_OPTIONS):
+        for name in ("eta", "churn", *CHURN_OPTIONS, "gamma"):
             amount = getattr(self, name)
             if amount is None:
                 continue
@@ -100,7 +103,7 @@ class SolverOptions:
                 raise ValueError(f"{name} is {amount!r}; it must be a finite number of at least 0")
             if name in CHURN_OPTIONS and not self.churn:
                 raise ValueError(f"{name} is {amount!r}, but there is no churn: give churn, or leave out {name}")
-            if self.probability_flow and amount:
+            if self.probability_flow and amount and name in ("eta", "churn"):
                 raise ValueError(
                     f"{name} is {amount!r}, but probability_flow=True draws no noise; leave out one of them"
                 )

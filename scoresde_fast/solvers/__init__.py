@@ -17,6 +17,7 @@ from scoresde_fast.solvers import (  # noqa: F401  (registers)
     gddim,
     gradient_estimation,
     multistep,
+    pndm,
     predictors,
     runge_kutta,
     seeds,

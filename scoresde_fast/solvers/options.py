@@ -30,7 +30,7 @@ class SolverOptions:
     Attributes:
         solver: "pc" (reverse diffusion with the Langevin corrector), or a solver's name. Of Song et al. (2021):
             euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpm_2m, dpmpp_2m, dpmpp_3m,
-            dpmpp_2m_sde, dpmpp_2s, dpmpp_3s, res, unipc, sa, er_sde, seeds, heun, deis_rk,
+            dpmpp_2m_sde, dpmpp_2s, dpmpp_3s, res, unipc, sa, er_sde, seeds, heun, deis_rk, pndm,
             gradient_estimation. On CLD: sscs, euler_maruyama, gddim. With adaptive steps: rk45 (probability flow) and
             ggf (reverse SDE; not on CLD).
         steps: Number of steps. Denoising may use the last one; see denoise.

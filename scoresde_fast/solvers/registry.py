@@ -44,6 +44,7 @@ class Solver:
             noise of the last step.
         deterministic: whether it draws no noise by default.
         evaluations: network evaluations per step, or if they differ a tuple with those of each of ``orders``.
+        starting_evaluations: further evaluations at the start of a run, by methods that need a history.
         published: whether it is a solver of score_sde.  If so, its uniform grid on a `DiscretisedSDE` ends one step
             below eps, and denoising on a `ScalarSDE` ignores ``finish``.
         correctable: whether a corrector can precede each step, which requires a solver without a history.
@@ -61,6 +62,7 @@ class Solver:
     finish: Finish | None = None
     deterministic: bool = False
     evaluations: int | tuple[int, ...] = 1
+    starting_evaluations: int = 0
     published: bool = False
     correctable: bool = False
     corrected: bool = False

@@ -36,6 +36,8 @@ def documented(name: str) -> str:
         *(["correctors"] if entry.correctable else []),
     ]
     evaluations = ", ".join(str(count) for count in np.ravel(entry.evaluations))
+    if entry.starting_evaluations:
+        evaluations += f", and {entry.starting_evaluations} at the start"
     title = " or ".join(f"`{each}`" for each in [name, *aliases])
     flow_orders = orders if entry.probability_flow else "-"
     return f"| {title} | {sdes} | {flow_orders} | {weak or '-'} | {evaluations} | {', '.join(options) or '-'} |"

@@ -50,11 +50,11 @@ class Mixture:
         for row in table.rows:
             assert isinstance(row, Row)
             if row.derive is not None:
-                derived = [row.derive[0] * x + row.derive[1] * self.score(sde, x, row.t), *derived[:3]]
+                derived = [row.derive[0] * x + row.derive[1] * self.score(sde, x, row.t), *derived]
             after = row.state * x + row.saved * saved + sum(w * d for w, d in zip(row.outputs, derived, strict=False))
             if row.has_noise:
                 after = after + row.noise * next(remaining)
-            x, saved = after, x if row.save else saved
+            x, saved, derived = after, x if row.save else saved, derived[row.forget :]
         assert next(remaining, None) is None
         return x
 

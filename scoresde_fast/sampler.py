@@ -28,7 +28,7 @@ from scoresde_fast.noise import check_seed, seed_sequence
 from scoresde_fast.run_options import accepting_options, names, require_batch_size, split_options
 from scoresde_fast.sdes import CLDSDE, EDM, Betas, DiscretisedSDE
 from scoresde_fast.solvers import SolverOptions, build_table, is_published
-from scoresde_fast.solvers.grids import grid_values
+from scoresde_fast.solvers.grid_values import grid_values
 from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
 from scoresde_fast.solvers.registry import ALIASES, SOLVERS
 
@@ -342,8 +342,11 @@ def solver_options(model: ScoreFunction, options: Mapping[str, Any]) -> AnyOptio
             raise ValueError(unknown_message("solver", solver, [*solvers, *ADAPTIVE]))
         # The configuration's corrector and order are for its own predictor.
         defaults = {name: value for name, value in defaults.items() if name not in ("corrector", "order")}
-    if not isinstance(grid_values(options.get("grid", "")), str):
-        defaults.pop("steps", None)  # the given times determine the steps
+    gives_times = not isinstance(grid_values(options.get("grid", "")), str)
+    if gives_times:
+        defaults.pop("steps", None)
+    if gives_times or options.get("sigma_min") is not None:
+        defaults.pop("eps", None)
     return SolverOptions(**{**defaults, **options})
 
 

@@ -40,6 +40,7 @@ from scoresde_fast.solvers import (
     StepTable,
     build_table,
     find_solver,
+    grids_of,
 )
 from scoresde_fast.solvers.noise_schedule import time_of
 from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
@@ -295,7 +296,7 @@ def fixed_step(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Can
         if grid not in GRIDS:
             raise ValueError(unknown_message("time grid", grid, GRIDS))
     suited = suited_grid(sde)
-    grids = options.grids or (tuple(GRIDS) if options.variants else (suited,))
+    grids = options.grids or (grids_of(sde) if options.variants else (suited,))
     if suited not in grids:
         suited = grids[0]
     for name in _selected_solvers(sde, options):

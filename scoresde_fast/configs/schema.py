@@ -174,7 +174,9 @@ class SamplingConfig(Options, section="sampling"):
     noise_removal: bool = True
     probability_flow: bool = False
     snr: Annotated[float, Range(1e-6, 1e3)] = 0.16
-    grid: Literal["uniform", "quadratic", "sqrt", "karras", "logsnr"] = "uniform"
+    grid: Literal[
+        "uniform", "quadratic", "sqrt", "karras", "logsnr", "beta", "kl_optimal", "ays", "ays_sdxl"
+    ] = "uniform"  # fmt: skip
     order: Annotated[int | None, Range(1, 4)] = None
     eps: Annotated[float | None, Range(1e-10, 1, below=True)] = None
 

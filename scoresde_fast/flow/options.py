@@ -106,7 +106,8 @@ class FlowOptions:
         atol: Absolute error tolerance per step; by default 1e-5 for likelihoods and 1e-6 for codes.
         error_norm: Error norm: "sample" for each sample; "batch" for the whole batch, as in the official code.
         steps: Number of fixed steps, of six evaluations each; they replace steps chosen by tolerances.
-        grid: Spacing of fixed steps: uniform, quadratic, sqrt, karras or logsnr (the default).
+        grid: Spacing of fixed steps: uniform, quadratic, sqrt, karras, logsnr (the default), beta, kl_optimal, ays or
+            ays_sdxl; see the grids of sampling.
         eps: Time at the data. The default is 1e-5 on the SDEs of the papers, and elsewhere that at which sampling
             stops.
     """

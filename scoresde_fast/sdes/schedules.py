@@ -91,7 +91,7 @@ def _is_float64(value: object, shape: tuple[int, ...]) -> bool:
 class EDM(ScalarSDE):
     """dx = sqrt(2 t) dw, whose time is the noise level: x(t) = x(0) + t z (Karras et al. 2022).
 
-    The grids "karras" and "logsnr" suit it; uniform steps in t are too long at small times.
+    The grids "karras", "logsnr" and "kl_optimal" suit it; uniform steps in t are too long at small times.
 
     Raises:
         ValueError: 0 < sigma_min < sigma_max does not hold.

@@ -8,8 +8,9 @@ To add a solver:
 4. Add its name to README.md and to the help of ``SolverOptions.solver``, and a row with its options and a section to
    docs/solvers.md; tests compare all three with the registry.
 
-Tests require a solver of the image SDEs that is not ``published`` to be exact for a single data point in three long
-steps, and to denoise by ``finish=posterior_mean``; see ``FAST`` in tests/support/toy_solvers.py.
+Tests require a solver of the image SDEs that is not ``published`` to be exact for a single data point (`trigflow`: for
+a Gaussian) in three long steps, and to denoise by ``finish=posterior_mean``; see ``FAST`` in
+tests/support/toy_solvers.py.
 """
 
 from scoresde_fast.solvers import (  # noqa: F401  (registers)
@@ -24,10 +25,11 @@ from scoresde_fast.solvers import (  # noqa: F401  (registers)
     singlestep,
     sscs,
 )
-from scoresde_fast.solvers.grids import GRIDS, TimeGrid, make_grid
+from scoresde_fast.solvers.grids import TimeGrid, make_grid
 from scoresde_fast.solvers.options import SolverOptions
 from scoresde_fast.solvers.registry import SOLVERS, Solver, build_table, end_time, find_solver, is_published, solver
 from scoresde_fast.solvers.restart import RestartInterval
+from scoresde_fast.solvers.spacings import GRIDS, grids_of
 from scoresde_fast.solvers.table import AnyRow, PairRow, Row, StepTable
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "build_table",
     "end_time",
     "find_solver",
+    "grids_of",
     "is_published",
     "make_grid",
     "solver",

@@ -1,35 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multistep methods: DEIS, iPNDM, DPM-Solver(++), UniPC and SA-Solver, one evaluation per step.
+"""Multistep methods: DEIS, iPNDM, DPM-Solver(++), UniPC, SA-Solver and TrigFlow's, one evaluation per step.
 
-With h the length of a step in l, half the log-SNR, the equations of `noise_schedule` have the solutions
-
-    x' = scale' / scale x + scale' (s' - s) m,                                             in noise prediction,
-    x' = std' / std exp(-eta^2 h) x + scale' (1 - exp(-(1 + eta^2) h)) m
-         + std' sqrt(1 - exp(-2 eta^2 h)) z,                                               in data prediction,
-
-where m is the mean over the step of e with the weight exp(-l), or of x0 with the weight exp((1 + eta^2) l).  Multistep
-methods replace the prediction by the polynomial through its last values: a predictor uses the values up to the start of
-the step, a corrector also the value at its end.  Predictor and corrector have the same coefficient of x and the same
+The solutions of `exact_steps` contain the mean m of a prediction over each step.  Multistep methods replace
+the prediction by the polynomial through its last values: a predictor uses the values up to the start of the step, a
+corrector also the value at its end.  Predictor and corrector have the same coefficient of x and the same
 noise z, so the corrected state is the predicted one plus a combination of outputs.  The row of the next step adds this
 combination, so that a step costs one evaluation.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from scoresde_fast.sdes import Array, ScalarSDE
 from scoresde_fast.solvers.adams import evaluation_points, gauss_legendre, lagrange, mean_weights
+from scoresde_fast.solvers.exact_steps import (
+    ExactSteps,
+    in_data_prediction,
+    in_noise_prediction,
+    in_velocity_prediction,
+)
 from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.noise_schedule import NoiseSchedule, posterior_mean, time_of
 from scoresde_fast.solvers.registry import solver
+from scoresde_fast.solvers.spacings import SIGMA_DATA
 from scoresde_fast.solvers.table import AnyRow, Row
 
 Prediction = Literal["data", "noise"]
-Variable = Literal["t", "rho", "log_rho"]
-"""The variable of the polynomial: the time, s or l = -log s."""
+Variable = Literal["t", "rho", "log_rho", "angle"]
+"""The variable of the polynomial: the time, s, l = -log s, or TrigFlow's time."""
 Line = Literal["exact", "midpoint", "bh1"]
 """The mean over a step of the polynomial through two values, a line in l: exact; its value at the middle; or
 its value at the fraction h / (2 |exp(-rate h) - 1|) of the step, with the exponent ``rate`` of the weight."""
@@ -56,9 +58,8 @@ def deis(
     lower_order_final: bool = False,
 ) -> list[AnyRow]:
     """The noise prediction is the polynomial in t, or with "log_rho" in l, through its last ``order`` values."""
-    return _rows(
-        sde, grid, order, prediction="noise", variable=variable, final=_final_order(lower_order_final, denoise)
-    )
+    steps = in_noise_prediction(NoiseSchedule.at(sde, grid.edges))
+    return _rows(steps, order, variable=variable, final=_final_order(lower_order_final, denoise))
 
 
 @solver(
@@ -78,7 +79,8 @@ def ipndm(
     lower_order_final: bool = False,
 ) -> list[AnyRow]:
     """As `deis`, with a polynomial in s: Adams-Bashforth for steps of any length."""
-    return _rows(sde, grid, order, prediction="noise", variable="rho", final=_final_order(lower_order_final, denoise))
+    steps = in_noise_prediction(NoiseSchedule.at(sde, grid.edges))
+    return _rows(steps, order, variable="rho", final=_final_order(lower_order_final, denoise))
 
 
 @solver("dpm_2m", source="Lu et al. 2022 (DPM-Solver)", deterministic=True, orders=(2,), finish=posterior_mean)
@@ -86,7 +88,8 @@ def dpm_2m(
     sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, denoise: bool, lower_order_final: bool = False
 ) -> list[AnyRow]:
     """`dpmpp_2m` in noise prediction."""
-    return _rows(sde, grid, 2, prediction="noise", line="midpoint", final=_final_order(lower_order_final, denoise))
+    steps = in_noise_prediction(NoiseSchedule.at(sde, grid.edges))
+    return _rows(steps, 2, line="midpoint", final=_final_order(lower_order_final, denoise))
 
 
 @solver(
@@ -100,7 +103,8 @@ def dpmpp_2m(
     sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, denoise: bool, lower_order_final: bool = False
 ) -> list[AnyRow]:
     """m is the straight line through the last two x0, at the middle of the step."""
-    return _rows(sde, grid, 2, line="midpoint", final=_final_order(lower_order_final, denoise))
+    steps = in_data_prediction(NoiseSchedule.at(sde, grid.edges))
+    return _rows(steps, 2, line="midpoint", final=_final_order(lower_order_final, denoise))
 
 
 @solver("dpmpp_3m", source="Lu et al. 2022 (DPM-Solver++)", deterministic=True, orders=(3,), finish=posterior_mean)
@@ -108,7 +112,8 @@ def dpmpp_3m(
     sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, denoise: bool, lower_order_final: bool = False
 ) -> list[AnyRow]:
     """m is the mean of the parabola through the last three x0; the second step is one of `dpmpp_2m`."""
-    return _rows(sde, grid, 3, line="midpoint", final=_final_order(lower_order_final, denoise))
+    steps = in_data_prediction(NoiseSchedule.at(sde, grid.edges))
+    return _rows(steps, 3, line="midpoint", final=_final_order(lower_order_final, denoise))
 
 
 @solver(
@@ -125,8 +130,29 @@ def dpmpp_2m_sde(
     lower_order_final: bool = False,
 ) -> list[AnyRow]:
     """`dpmpp_2m` on the reverse SDE with ``eta`` times the noise."""
-    eta, line = 0.0 if probability_flow else eta, _LINES[variant]
-    return _rows(sde, grid, 2, eta=eta, line=line, final=_final_order(lower_order_final, denoise))
+    steps = in_data_prediction(NoiseSchedule.at(sde, grid.edges), 0.0 if probability_flow else eta)
+    return _rows(steps, 2, line=_LINES[variant], final=_final_order(lower_order_final, denoise))
+
+
+@solver(
+    "dpmpp_3m_sde",
+    source="Lu et al. 2022 (DPM-Solver++), SDE-DPM-Solver++, third order",
+    orders=(3,),
+    weak_order=2,
+    finish=posterior_mean,
+)
+def dpmpp_3m_sde(
+    sde: ScalarSDE,
+    grid: TimeGrid,
+    *,
+    probability_flow: bool,
+    eta: float = 1.0,
+    denoise: bool,
+    lower_order_final: bool = False,
+) -> list[AnyRow]:
+    """`dpmpp_3m` on the reverse SDE with ``eta`` times the noise; the second step takes the exact mean of its line."""
+    steps = in_data_prediction(NoiseSchedule.at(sde, grid.edges), 0.0 if probability_flow else eta)
+    return _rows(steps, 3, final=_final_order(lower_order_final, denoise))
 
 
 @solver(
@@ -149,10 +175,9 @@ def unipc(
     lower_order_final: bool = False,
 ) -> list[AnyRow]:
     """UniPC-p with B(h) = h ("bh1"), e^h - 1 ("bh2") or exact means; the last state is not corrected."""
-    return _rows(
-        sde, grid, order, prediction=prediction, corrector=True, line=_LINES[variant],
-        final=_final_order(lower_order_final, denoise),
-    )  # fmt: skip
+    schedule, final = NoiseSchedule.at(sde, grid.edges), _final_order(lower_order_final, denoise)
+    steps = in_data_prediction(schedule) if prediction == "data" else in_noise_prediction(schedule)
+    return _rows(steps, order, corrector=True, line=_LINES[variant], final=final)
 
 
 @solver(
@@ -175,8 +200,31 @@ def sa(
     lower_order_final: bool = False,
 ) -> list[AnyRow]:
     """Stochastic Adams predictor and corrector with constant tau = ``eta``, and the same noise in both."""
-    eta = 0.0 if probability_flow else eta
-    return _rows(sde, grid, order, corrector=True, eta=eta, final=_final_order(lower_order_final, denoise))
+    steps = in_data_prediction(NoiseSchedule.at(sde, grid.edges), 0.0 if probability_flow else eta)
+    return _rows(steps, order, corrector=True, final=_final_order(lower_order_final, denoise))
+
+
+@solver(
+    "trigflow",
+    source="Salimans & Ho 2022 (v-prediction); Lu & Song 2024 (TrigFlow)",
+    deterministic=True,
+    orders=(1, 2, 3),
+    corrected=True,
+    finish=posterior_mean,
+)
+def trigflow(
+    sde: ScalarSDE,
+    grid: TimeGrid,
+    *,
+    probability_flow: bool,
+    order: int = 3,
+    sigma_data: float = SIGMA_DATA,
+    denoise: bool,
+    lower_order_final: bool = False,
+) -> list[AnyRow]:
+    """Adams-Bashforth predictor and Adams-Moulton corrector for dy / d angle = v, where y = x / (scale r)."""
+    steps = in_velocity_prediction(NoiseSchedule.at(sde, grid.edges), sigma_data)
+    return _rows(steps, order, variable="angle", corrector=True, final=_final_order(lower_order_final, denoise))
 
 
 def _final_order(lower_order_final: bool, denoise: bool) -> int | None:
@@ -185,14 +233,11 @@ def _final_order(lower_order_final: bool, denoise: bool) -> int | None:
 
 
 def _rows(
-    sde: ScalarSDE,
-    grid: TimeGrid,
+    steps: ExactSteps,
     order: int,
     *,
-    prediction: Prediction = "data",
     variable: Variable = "log_rho",
     corrector: bool = False,
-    eta: float = 0.0,
     line: Line = "exact",
     final: int | None = None,
 ) -> list[AnyRow]:
@@ -201,38 +246,27 @@ def _rows(
     The predictor interpolates ``order`` values, the corrector one more; at the end fewer and fewer, if ``final`` is
     given: the number of the last step's predictor.
     """
-    schedule = NoiseSchedule.at(sde, grid.edges)
-    if prediction == "noise":
-        derive, noise = schedule.noise_predictions(), np.zeros(len(grid))
-        decay = schedule.scale[1:] / schedule.scale[:-1]
-        gain = schedule.scale[1:] * np.diff(schedule.noise_to_signal)
-    else:
-        derive, exponent = schedule.data_predictions(), eta**2 * schedule.h
-        noise = schedule.std[1:] * np.sqrt(-np.expm1(-2 * exponent))
-        decay = schedule.std[1:] / schedule.std[:-1] * np.exp(-exponent)
-        gain = schedule.scale[1:] * -np.expm1(-(1 + eta**2) * schedule.h)
-    rate = -1.0 if prediction == "noise" else 1 + eta**2
-    most = np.full(len(grid), order)
+    decay, gain = steps.decay, steps.gain[:, None]
+    most = np.full(len(decay), order)
     if final is not None:
-        most = np.minimum(most, final + np.arange(len(grid))[::-1])
-    outputs = gain[:, None] * _weights(schedule, most, rate, variable, line)
+        most = np.minimum(most, final + np.arange(len(decay))[::-1])
+    weights = partial(_weights, steps, variable=variable, line=line)
+    outputs = gain * weights(most)
     if corrector:
-        corrected = gain[:, None] * _weights(schedule, most + 1, rate, variable, line, ahead=True)
+        corrected = gain * weights(most + 1, ahead=True)
         predicted = np.pad(outputs, ((0, 0), (1, 0)))
         outputs = np.pad(outputs, ((0, 0), (0, 1)))
         outputs[1:] += decay[1:, None] * (corrected - predicted)[:-1]
-    columns = zip(schedule.times, derive, decay, outputs, noise, strict=False)
+    columns = zip(steps.schedule.times, steps.derive, decay, outputs, steps.noise, strict=False)
     return [Row(t, derive, x, outputs=tuple(y), noise=z) for t, derive, x, y, z in columns]
 
 
-def _weights(
-    schedule: NoiseSchedule, most: Array, rate: float, variable: Variable, line: Line, *, ahead: bool = False
-) -> Array:
-    """Return the weights (n, p) of the predictions, newest first, in their mean with the weight exp(``rate`` l).
+def _weights(steps: ExactSteps, most: Array, *, variable: Variable, line: Line, ahead: bool = False) -> Array:
+    """Return the weights (n, p) of the predictions, newest first, in the mean m of each step.
 
     Step i interpolates ``most[i]`` values, the newest of which is at its start, or with ``ahead`` at its end.
     """
-    edges = schedule.half_log_snr
+    schedule, edges = steps.schedule, steps.schedule.half_log_snr
     nodes, widths = gauss_legendre(edges)
     match variable:
         case "t":
@@ -241,11 +275,15 @@ def _weights(
             at_edges, at_nodes = np.exp(-edges), np.exp(-nodes)
         case "log_rho":
             at_edges, at_nodes = edges, nodes
+        case "angle":
+            at_edges, at_nodes = schedule.angle(steps.sigma_data), np.arctan(np.exp(-nodes) / steps.sigma_data)
     points = evaluation_points(at_edges, most.max(), ahead=ahead)
     points[np.arange(points.shape[1]) >= most[:, None]] = np.nan
-    means = mean_weights(points, at_nodes, widths * np.exp(rate * (nodes - edges[1:, None])))
+    density = widths * np.exp(steps.log_weight(nodes) - steps.log_weight(edges[1:, None]))
+    means = mean_weights(points, at_nodes, density)
     if line != "exact":
+        assert steps.rate is not None
         lines = np.isfinite(points).sum(1) == 2
-        fraction = 1 / 2 if line == "midpoint" else schedule.h / (2 * np.abs(np.expm1(-rate * schedule.h)))
+        fraction = 1 / 2 if line == "midpoint" else schedule.h / (2 * np.abs(np.expm1(-steps.rate * schedule.h)))
         means[lines] = lagrange(points, (edges[:-1] + fraction * schedule.h)[:, None])[lines, 0]
     return means

@@ -74,6 +74,16 @@ class NoiseSchedule:
         """Return the coefficients `Row.derive` of x0 = (x + std^2 score) / scale (Tweedie's formula) at each time."""
         return list(zip(1 / self.scale, self.std**2 / self.scale, strict=True))
 
+    def angle(self, sigma_data: float) -> Array:
+        """TrigFlow's time: the angle whose tangent is s / ``sigma_data``, which falls from nearly pi / 2 to 0."""
+        return np.arctan(self.noise_to_signal / sigma_data)
+
+    def velocity_predictions(self, sigma_data: float) -> list[tuple[float, float]]:
+        """Return the coefficients `Row.derive` of v = cos(angle) e - sin(angle) x0 / ``sigma_data`` at each time."""
+        radius = np.hypot(sigma_data, self.noise_to_signal)  # cosines of angles near pi / 2 lose digits
+        cos, sin = sigma_data / radius, self.noise_to_signal / radius
+        return list(zip(-sin / (sigma_data * self.scale), -self.std / cos, strict=True))
+
 
 def time_of(sde: SDE, noise_to_signal: Array, low: float, high: float) -> Array:
     """Return the times in [low, high] at which std / scale has the values ``noise_to_signal`` (any shape)."""
@@ -93,6 +103,11 @@ def invert(increasing: Callable[[Array], Array], values: Array, low: float, high
 def posterior_mean(sde: ScalarSDE, t: float, dt: float) -> Row:
     """Return the denoising row E[x(0) | x(t)], the first-order step to s = 0 of every solver here; ``dt`` is unused."""
     return Row(t, derive=NoiseSchedule.at(sde, np.array([t])).data_predictions()[0], state=0.0, outputs=(1.0,))
+
+
+def starting_row(sde: ScalarSDE, start: float) -> Row:
+    """Return a row without an evaluation that scales the prior to N(0, std(start)^2), where the run starts."""
+    return Row(sde.T, derive=None, state=float(sde.marginal(start).std) / sde.prior_std)
 
 
 def forward_step(sde: SDE, start: float, stop: float) -> AnyRow:

@@ -10,9 +10,12 @@ from typing import Literal, get_args
 
 from scoresde_fast.errors import require_positive, unknown_message
 from scoresde_fast.run_options import require_types
-from scoresde_fast.solvers.grids import SIGMAS, grid_values
+from scoresde_fast.solvers.grid_values import SIGMAS, grid_values
 from scoresde_fast.solvers.restart import RestartInterval, restart_intervals
+from scoresde_fast.solvers.spacings import RHO
 
+RHO_RANGE = (0.1, 1000.0)
+"""Least and largest `SolverOptions.rho`: beyond them powers of std / scale lose too many digits."""
 PREDICTOR_CORRECTOR = "pc"
 """The sampler of Song et al. (2021): reverse diffusion with the Langevin corrector."""
 
@@ -30,27 +33,34 @@ class SolverOptions:
     Attributes:
         solver: "pc" (reverse diffusion with the Langevin corrector), or a solver's name. Of Song et al. (2021):
             euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpm_2m, dpmpp_2m, dpmpp_3m,
-            dpmpp_2m_sde, dpmpp_2s, dpmpp_3s, res, unipc, sa, er_sde, seeds, heun, deis_rk, pndm,
-            gradient_estimation. On CLD: sscs, euler_maruyama, gddim. With adaptive steps: rk45 (probability flow) and
-            ggf (reverse SDE; not on CLD).
+            dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_2s, dpmpp_3s, res, unipc, trigflow, sa, er_sde, seeds, heun, deis_rk,
+            pndm, gradient_estimation. On CLD: sscs, euler_maruyama, gddim. With adaptive steps: rk45 (probability
+            flow) and ggf (reverse SDE; not on CLD).
         steps: Number of steps. Denoising may use the last one; see denoise.
         corrector: Corrector before each step: langevin, ald (annealed Langevin; the only one on CLD) or none. The
             default is langevin for "pc" and none for other solvers.
         corrector_steps: Number of corrector steps before each step.
         snr: Signal-to-noise ratio of the corrector.
-        grid: Spacing of the times: uniform (as published), quadratic, sqrt, karras or logsnr. Or the times themselves,
+        grid: Spacing of the times: uniform (as published), quadratic, sqrt, karras, logsnr, beta, kl_optimal, or the
+            published tables ays (Stable Diffusion 1.5, Stable Video Diffusion) and ays_sdxl. Or the times themselves,
             such as 1,0.5,0.1, or sigmas:80,10,1,0.1 for values of std / scale; in Python also an array of times, or
             ("sigmas", array). They replace steps and eps. A last value of 0 stands for denoising.
+        rho: Exponent of the grid karras, by default 7: larger values give shorter steps near the data.
+        sigma_min: Value of std / scale at which to stop, instead of the time eps.
+        sigma_max: Value of std / scale at which to start, instead of that at T; not on CLD. The run starts with noise
+            of the standard deviation at this time.
         probability_flow: Solve the probability-flow ODE instead of the reverse SDE: no noise after the prior.
         denoise: End without noise. The solvers of Song et al. omit the noise of the last step; the others, and all on
             CLD, use the last step to go from eps to the data.
         eps: Time at which to stop. The default is 1e-5 on VE and 1e-3 on the other SDEs.
-        order: Order, for solvers with several: unipc, sa, er_sde and seeds 1 to 3, deis, deis_rk and ipndm 2 to 4,
-            gddim 1 to 4.
+        order: Order, for solvers with several: unipc, trigflow, sa, er_sde and seeds 1 to 3, deis, deis_rk and ipndm 2
+            to 4, gddim 1 to 4.
         original: Follow the official code where it differs from the paper: sscs with a beta that depends on time.
         variant: Form of unipc: bh1, bh2 or vary_coeff (Zhao et al. 2023); of dpmpp_2m_sde: midpoint or heun.
         prediction: For unipc and seeds: which output of the network is interpolated, data or noise.
         variable: For deis: the polynomial is one in t (tAB) or in log_rho.
+        sigma_data: For trigflow and the grid kl_optimal: standard deviation of the data, in the units of the SDE. The
+            default of `Sampler` is a quarter of the range of the data: 0.5 for data in [-1, 1], 0.25 in [0, 1].
         lower_order_final: Multistep solvers: lower the order step by step at the end, down to 1, that of denoising.
         eta: Noise of ddim, sa, dpmpp_2m_sde, seeds and gddim, relative to the reverse SDE, and of er_sde, relative to
             the published one: 0 is the probability flow. gddim allows only 0 and 1.
@@ -75,6 +85,9 @@ class SolverOptions:
     corrector_steps: int = 1
     snr: float = 0.16
     grid: str | Sequence[float | str] = "uniform"
+    rho: float | None = None
+    sigma_min: float | None = None
+    sigma_max: float | None = None
     probability_flow: bool = False
     denoise: bool = True
     eps: float | None = None
@@ -82,6 +95,7 @@ class SolverOptions:
     variant: str | None = None
     prediction: str | None = None
     variable: str | None = None
+    sigma_data: float | None = None
     lower_order_final: bool | None = None
     original: bool = False
     eta: float | None = None
@@ -109,14 +123,40 @@ class SolverOptions:
                 )
         if self.s_min is not None and self.s_max is not None and self.s_min > self.s_max:
             raise ValueError(f"s_min is {self.s_min!r}, but s_max is {self.s_max!r}; s_min must be at most s_max")
+        if self.sigma_data is not None:
+            require_positive("sigma_data", self.sigma_data)
         if not math.isfinite(self.snr):
             require_positive("snr", self.snr)
         require_norm("langevin_norm", self.langevin_norm)
         object.__setattr__(self, "grid", grid_values(self.grid))
         if not isinstance(self.grid, str):
             self._use_values()
+        self._check_ends()
         if self.restart is not None:
             object.__setattr__(self, "restart", restart_intervals(self.restart))
+
+    def _check_ends(self) -> None:
+        """Check the exponent of "karras" and the values of std / scale at the ends of the run."""
+        low, high = RHO_RANGE
+        if self.rho is not None and not low <= self.rho <= high:
+            raise ValueError(f"rho is {self.rho!r}; it must be a number from {low:g} to {high:g}, by default {RHO:g}")
+        if self.rho is not None and self.grid != "karras":
+            raise ValueError(f"rho is {self.rho!r}, but grid is {self.grid!r}: leave out rho, or choose grid='karras'")
+        for name in ("sigma_min", "sigma_max"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
+        if self.sigma_min is None:
+            return
+        if self.eps is not None:
+            raise ValueError(
+                f"sigma_min is {self.sigma_min!r}, but eps is {self.eps!r}, and both say where to stop: leave out one "
+                "of them"
+            )
+        if self.sigma_max is not None and self.sigma_min >= self.sigma_max:
+            raise ValueError(
+                f"sigma_min is {self.sigma_min!r}; it must be smaller than sigma_max, {self.sigma_max!r}, where the "
+                "run starts"
+            )
 
     def _use_values(self) -> None:
         """Check a grid of values, and set ``steps`` to their number of steps, without that of denoising."""
@@ -128,10 +168,11 @@ class SolverOptions:
             numbers = numbers[:-1]
         steps = len(numbers) - 1
         if steps < 1:
-            raise ValueError(f"grid has {len(numbers)} values above 0; it needs at least two")
+            count = "one value" if numbers else "no value"
+            raise ValueError(f"grid has {count} above 0; it needs at least two: the start and the end of a step")
         if self.steps not in (type(self).steps, steps):
             raise ValueError(f"steps is {self.steps}, but grid has {len(numbers)} values, for {steps}: leave out steps")
-        for name in ("eps", "restart"):
+        for name in ("eps", "restart", "rho", "sigma_min", "sigma_max"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but grid gives the times: leave out one of them")
         object.__setattr__(self, "steps", steps)

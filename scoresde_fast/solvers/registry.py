@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
@@ -14,9 +15,12 @@ import numpy as np
 from scoresde_fast.errors import RENAMED, unknown_message
 from scoresde_fast.sdes import SDE, SDES, DiscretisedSDE, ScalarSDE
 from scoresde_fast.solvers.correctors import with_corrector
-from scoresde_fast.solvers.grids import TimeGrid, grid_of_values, make_grid, require_steps
+from scoresde_fast.solvers.grid_values import grid_of_values, times_of_sigmas
+from scoresde_fast.solvers.grids import TimeGrid, make_grid, require_steps
+from scoresde_fast.solvers.noise_schedule import starting_row
 from scoresde_fast.solvers.options import SolverOptions
 from scoresde_fast.solvers.restart import with_restarts
+from scoresde_fast.solvers.spacings import GRID_PARAMETERS
 from scoresde_fast.solvers.table import ZERO, AnyRow, Row, StepTable
 
 Fill = Callable[..., list[AnyRow]]
@@ -158,15 +162,40 @@ def find_solver(name: str, sde: SDE, *, probability_flow: bool = False) -> Solve
 def is_published(sde: SDE, options: SolverOptions) -> bool:
     """Return whether a run is on the uniform grid of score_sde, with the tables of its discrete processes."""
     entry = find_solver(options.predictor, sde, probability_flow=options.probability_flow)
-    return entry.published and not options.restart and options.grid == "uniform" and isinstance(sde, DiscretisedSDE)
+    uniform = entry.published and not options.restart and options.grid == "uniform"
+    return uniform and isinstance(sde, DiscretisedSDE) and start_time(sde, options) == sde.T
+
+
+def start_time(sde: SDE, options: SolverOptions) -> float:
+    """Return the time at which a run starts: T, or that of ``sigma_max``.
+
+    Raises:
+        ValueError: ``sigma_max`` is given on CLD, or out of range.
+    """
+    if options.sigma_max is None:
+        return sde.T
+    if not isinstance(sde, ScalarSDE):
+        raise ValueError(
+            f"sigma_max is {options.sigma_max!r}, but on {sde.name!r} runs start at T, where position and velocity "
+            "are independent: leave it out"
+        )
+    return _time_of_sigma(sde, options.sigma_max, "sigma_max")
 
 
 def end_time(sde: SDE, options: SolverOptions) -> float:
     """Return the time at which a run ends, before denoising; the grid of score_sde goes one step further."""
     if not isinstance(options.grid, str):
         return float(grid_of_values(sde, tuple(options.grid)).edges[-1])
+    if options.sigma_min is not None:
+        return _time_of_sigma(sde, options.sigma_min, "sigma_min")
     eps = sde.sampling_eps if options.eps is None else options.eps
     return float(sde.trained_times(np.array([eps]))[0])
+
+
+def _time_of_sigma(sde: SDE, sigma: float, option: str) -> float:
+    """Return the time, one at which networks are trained, at which std / scale is the value of an option."""
+    times = times_of_sigmas(sde, np.array([sigma]), f"{option} is {sigma!r}")
+    return float(sde.trained_times(times)[0])
 
 
 def build_table(sde: SDE, options: SolverOptions) -> StepTable:
@@ -177,7 +206,14 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     """
     entry = find_solver(options.predictor, sde, probability_flow=options.probability_flow)
     fill = _fill(sde, entry, options)
-    eps = end_time(sde, options)
+    start, eps = start_time(sde, options), end_time(sde, options)
+    if eps >= start and (options.sigma_min is not None or options.sigma_max is not None):
+        given = [(name, getattr(options, name)) for name in ("sigma_min", "sigma_max", "eps")]
+        values = " and ".join(f"{name} is {value!r}" for name, value in given if value is not None)
+        raise ValueError(
+            f"{values}, so that the run would start at t={start:g} and stop at t={eps:g}: choose a larger sigma_max, "
+            "or a smaller sigma_min or eps"
+        )
     # On images the solvers of score_sde have no denoising step.
     finish = None if not options.denoise or (entry.published and isinstance(sde, ScalarSDE)) else entry.finish
     # Steps that are too long give NaN, which `StepTable.of` reports.
@@ -185,19 +221,28 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
         if isinstance(options.grid, str):
             require_steps(options.steps, 1 if finish is None else 2)
             steps = options.steps - (finish is not None)
-            grid_of = partial(make_grid, options.grid, sde, published=is_published(sde, options))
+            _warn_of_few_steps(entry, options, steps)
+            published = is_published(sde, options)
+            parameters = {name: getattr(options, name) for name in GRID_PARAMETERS.get(options.grid, ())}
+            parameters = {name: value for name, value in parameters.items() if value is not None}
+            grid_of = partial(make_grid, options.grid, sde, start=start, published=published, parameters=parameters)
             if options.restart:
                 assert not isinstance(options.restart, str)  # parsed by `SolverOptions`
-                rows = with_restarts(sde, options.restart, steps, eps, grid_of, fill)
+                rows = with_restarts(sde, options.restart, steps, start, eps, grid_of, fill)
             else:
                 rows = fill(grid_of(steps, eps))
         else:
-            rows = fill(grid_of_values(sde, tuple(options.grid)))
+            grid = grid_of_values(sde, tuple(options.grid))
+            _warn_of_few_steps(entry, options, len(grid))
+            rows = fill(grid)
     if finish is not None:
         rows.append(finish(sde, eps, eps))
     elif options.denoise:
         last = rows[-1]
         rows[-1] = replace(last, noise=0.0) if isinstance(last, Row) else replace(last, noise=ZERO)
+    if start < sde.T:
+        assert isinstance(sde, ScalarSDE)  # by `start_time`
+        rows.insert(0, starting_row(sde, start))
     return StepTable.of(rows)
 
 
@@ -218,12 +263,33 @@ def _fill(sde: SDE, entry: Solver, options: SolverOptions) -> Callable[[TimeGrid
     return with_corrector(corrector, sde, fill, steps=options.corrector_steps, snr=options.snr)
 
 
+def _warn_of_few_steps(entry: Solver, options: SolverOptions, steps: int) -> None:
+    """Warn once per process if a multistep method has too few steps for the values that its order interpolates."""
+    global _warned
+    order = options.order or entry.options.get("order", entry.orders[0])
+    if _warned or steps >= order or order <= entry.evaluations_per_step(order) or entry.starting_evaluations:
+        return
+    _warned = True
+    have = "1 step" if steps == 1 else f"{steps} steps"
+    warnings.warn(
+        f"solver {entry.name!r} of order {order} combines the outputs of {order} steps, but the run has only {have} "
+        f"besides denoising, so that it uses order {steps}: take more steps, or a lower order (this warning is given "
+        "once)",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+_warned = False
+
+
 def _arguments(entry: Solver, options: SolverOptions) -> dict[str, Any]:
     """Return the keyword arguments of ``entry.fill``; refuse options and orders that the solver does not have."""
     other_options = {name for other in SOLVERS.values() for name in other.options} - set(entry.options)
     for field in fields(options):
         value = getattr(options, field.name)
-        if value != field.default and field.name in other_options:
+        of_grid = isinstance(options.grid, str) and field.name in GRID_PARAMETERS.get(options.grid, ())
+        if value != field.default and field.name in other_options and not of_grid:
             _refuse_option(entry, field.name, value)
     arguments = {name: getattr(options, name, None) for name in entry.keywords}
     arguments = {name: value for name, value in arguments.items() if value is not None}

@@ -26,6 +26,7 @@ def with_restarts(
     sde: SDE,
     intervals: Sequence[RestartInterval],
     steps: int,
+    start: float,
     eps: float,
     make_grid: Callable[..., TimeGrid],
     fill: Callable[[TimeGrid], list[AnyRow]],
@@ -36,16 +37,17 @@ def with_restarts(
         sde: the SDE.
         intervals: restart intervals; those with the same t_min are applied in the order given.
         steps: steps of the run, without those of the intervals.
-        eps: end of the run.
-        make_grid: ``make_grid(steps, end, *, start, through)`` -> the grid between two times.
+        start, eps: start and end of the run.
+        make_grid: ``make_grid(steps, end, *, start, through)`` -> the grid between two times; the start is by default
+            that of the run.
         fill: ``fill(grid)`` -> the rows of the solver, which starts without a history.
 
     Raises:
         ValueError: an interval is invalid, or the steps are too few.
     """
-    _require_intervals(sde, intervals, eps)
+    _require_intervals(intervals, start, eps)
     intervals = [(*sde.trained_times(np.array([high, low]))[::-1].tolist(), *rest) for low, high, *rest in intervals]
-    _require_intervals(sde, intervals, eps)  # moving t_min may have reached eps
+    _require_intervals(intervals, start, eps)  # moving t_min may have reached eps
     stops = sorted({interval[0] for interval in intervals})
     edges = make_grid(steps, eps, through=stops).edges
     cuts = [0, *np.flatnonzero(np.isin(edges, stops)), len(edges) - 1]
@@ -81,17 +83,17 @@ def restart_intervals(restart: Any) -> tuple[RestartInterval, ...]:
     return tuple(intervals)
 
 
-def _require_intervals(sde: SDE, intervals: Sequence[Any], eps: float) -> None:
-    """Raise ``ValueError`` unless ``intervals`` are valid for a run to ``eps`` on the SDE."""
+def _require_intervals(intervals: Sequence[Any], start: float, eps: float) -> None:
+    """Raise ``ValueError`` unless ``intervals`` are valid for a run from ``start`` to ``eps``."""
     for interval in intervals:
         if not isinstance(interval, Sequence) or len(interval) != 4 or not all(map(_is_number, interval)):
             raise ValueError(
                 f"restart has the interval {shown(interval)}; it must be four numbers, (t_min, t_max, times, steps)"
             )
         t_min, t_max, times, steps = interval
-        if not eps < t_min < t_max <= sde.T:
+        if not eps < t_min < t_max <= start:
             raise ValueError(
-                f"restart goes from t_min={t_min!r} to t_max={t_max!r}; it needs eps < t_min < t_max <= {sde.T:g}, "
+                f"restart goes from t_min={t_min!r} to t_max={t_max!r}; it needs eps < t_min < t_max <= {start:g}, "
                 f"where eps is {eps:g}"
             )
         for name, value in (("times", times), ("steps", steps)):

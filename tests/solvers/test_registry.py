@@ -73,7 +73,7 @@ def test_sampler_takes_the_options() -> None:
         (
             VPSDE(),
             {"solver": "deis", "eta": 0.5},
-            "eta is 0.5; solver 'deis' has no such option: .* ddim, dpmpp_2m_sde, er_sde, sa",
+            "eta is 0.5; solver 'deis' has no such option: .* ddim, dpmpp_2m_sde, dpmpp_3m_sde, er_sde, sa, seeds",
         ),
         (
             VPSDE(),

@@ -32,6 +32,7 @@ FORMS: list[tuple[str, int, dict[str, Any]]] = [
 NOISY: list[tuple[str, int, dict[str, Any]]] = [
     *[("ddim", 1, {"eta": eta}) for eta in (0.5, 1.0)],
     *[("dpmpp_2m_sde", 2, {"eta": eta}) for eta in (0.5, None)],
+    *[("dpmpp_3m_sde", 3, {"eta": eta}) for eta in (0.5, None)],
     *[("sa", order, {"eta": eta}) for order, eta in ((1, 0.5), (2, None), (2, 1.5), (3, None))],
     *[("er_sde", order, {"eta": eta}) for order, eta in ((1, None), (2, None), (2, 0.5), (3, None), (3, 1.5))],
     *[("seeds", order, {"eta": eta}) for order, eta in ((1, None), (2, None), (2, 0.5), (2, 1.5), (3, None))],

@@ -118,7 +118,7 @@ class Program:
             guided = row.derive is not None and inputs.scales(times[index]) != 1
             kinds.append(_kind(row)._replace(mixed=bool(langevin_state[index]), guided=bool(guided)))
             if row.derive is not None and row.langevin is None:  # later rows do not read outputs of correctors
-                stored += 1
+                stored += 1 - row.forget
         control[:, CONTROL.draw] = control[:, CONTROL.draw].astype(np.uint32).astype(np.int32)
         factors, labels, ratios = (
             torch.from_numpy(values).to(device, torch.float32)
@@ -139,8 +139,9 @@ class Program:
 
     @property
     def history(self) -> int:
-        """Number of derived outputs that the run keeps: the maximum that a row reads."""
-        return max((kind.earlier for kind in self.kinds), default=0)
+        """Number of derived outputs that the run keeps: the most that a row reads, plus the most that one forgets."""
+        forgotten = max((row.forget for row in self.table.rows), default=0)
+        return max((kind.earlier for kind in self.kinds), default=0) + forgotten
 
 
 def _kind(row: AnyRow) -> RowKind:

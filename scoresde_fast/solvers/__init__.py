@@ -13,7 +13,18 @@ a Gaussian) in three long steps, and to denoise by ``finish=posterior_mean``; se
 tests/support/toy_solvers.py.
 """
 
-from scoresde_fast.solvers import gddim, multistep, predictors, singlestep, sscs  # noqa: F401  (registers)
+from scoresde_fast.solvers import (  # noqa: F401  (registers)
+    er_sde,
+    gddim,
+    gradient_estimation,
+    multistep,
+    pndm,
+    predictors,
+    runge_kutta,
+    seeds,
+    singlestep,
+    sscs,
+)
 from scoresde_fast.solvers.grids import TimeGrid, make_grid
 from scoresde_fast.solvers.options import SolverOptions
 from scoresde_fast.solvers.registry import SOLVERS, Solver, build_table, end_time, find_solver, is_published, solver

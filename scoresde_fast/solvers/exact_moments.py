@@ -15,9 +15,9 @@ import numpy as np
 
 from scoresde_fast.sdes import CLDSDE, SDE, Array, ScalarSDE
 from scoresde_fast.sdes.linalg import inverse
-from scoresde_fast.solvers.table import HISTORY, AnyRow, PairRow, StepTable
+from scoresde_fast.solvers.table import HISTORY, MOST_FORGOTTEN, AnyRow, PairRow, StepTable
 
-REGISTERS = 2 + HISTORY
+REGISTERS = 2 + HISTORY + MOST_FORGOTTEN
 """Number of registers: the state, the saved state, and the derived outputs, newest first."""
 SAVED, NEWEST = 1, 2  # indices of the saved state and of the newest output
 
@@ -105,6 +105,9 @@ def row_maps(row: AnyRow, sde: SDE, data: tuple[float, float]) -> RowMaps:
     combine[:p] = 0.0
     for index, matrix in enumerate([row.state, row.saved, *row.outputs]):
         combine[:p, index * p : (index + 1) * p] = matrix
+    if row.forget:
+        kept = (NEWEST + row.forget) * p
+        combine[NEWEST * p : size - row.forget * p] = np.eye(size)[kept:]
     if row.save:
         combine[SAVED * p : NEWEST * p] = np.eye(size)[:p]
     noise = row.noise if isinstance(row, PairRow) else np.array([[row.noise]])

@@ -59,6 +59,13 @@ class NoiseSchedule:
         s = np.exp(-(self.half_log_snr[:-1] + r * self.h))
         return NoiseSchedule.at(self.sde, time_of(self.sde, s, self.times[-1], self.times[0]))
 
+    def towards(self, other: NoiseSchedule, place: float) -> NoiseSchedule:
+        """Return the schedule at the fraction ``place`` of the way from each time here to that of ``other``, in s."""
+        if place in (0, 1):
+            return other if place else self
+        s = (1 - place) * self.noise_to_signal + place * other.noise_to_signal
+        return NoiseSchedule.at(self.sde, time_of(self.sde, s, other.times[-1], self.times[0]))
+
     def noise_predictions(self) -> list[tuple[float, float]]:
         """Return the coefficients `Row.derive` of e = -std score at each time."""
         return [(0.0, -std) for std in self.std]

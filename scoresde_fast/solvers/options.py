@@ -22,6 +22,9 @@ PREDICTOR_CORRECTOR = "pc"
 Norm = Literal["sample", "batch"]
 """Norm of each sample, or the mean of the norms over the batch."""
 
+CHURN_OPTIONS = ("s_min", "s_max", "s_noise")
+"""Options that modify ``churn``."""
+
 
 @dataclass(frozen=True)
 class SolverOptions:
@@ -30,8 +33,9 @@ class SolverOptions:
     Attributes:
         solver: "pc" (reverse diffusion with the Langevin corrector), or a solver's name. Of Song et al. (2021):
             euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpm_2m, dpmpp_2m, dpmpp_3m,
-            dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_2s, dpmpp_3s, unipc, trigflow, sa, heun. On CLD: sscs, euler_maruyama,
-            gddim. With adaptive steps: rk45 (probability flow) and ggf (reverse SDE; not on CLD).
+            dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_2s, dpmpp_3s, res, unipc, trigflow, sa, er_sde, seeds, heun, deis_rk,
+            pndm, gradient_estimation. On CLD: sscs, euler_maruyama, gddim. With adaptive steps: rk45 (probability
+            flow) and ggf (reverse SDE; not on CLD).
         steps: Number of steps. Denoising may use the last one; see denoise.
         corrector: Corrector before each step: langevin, ald (annealed Langevin; the only one on CLD) or none. The
             default is langevin for "pc" and none for other solvers.
@@ -49,17 +53,22 @@ class SolverOptions:
         denoise: End without noise. The solvers of Song et al. omit the noise of the last step; the others, and all on
             CLD, use the last step to go from eps to the data.
         eps: Time at which to stop. The default is 1e-5 on VE and 1e-3 on the other SDEs.
-        order: Order, for solvers with several: unipc, sa and trigflow 1 to 3, deis and ipndm 2 to 4, gddim 1 to 4.
+        order: Order, for solvers with several: unipc, trigflow, sa, er_sde and seeds 1 to 3, deis, deis_rk and ipndm 2
+            to 4, gddim 1 to 4.
         original: Follow the official code where it differs from the paper: sscs with a beta that depends on time.
         variant: Form of unipc: bh1, bh2 or vary_coeff (Zhao et al. 2023); of dpmpp_2m_sde: midpoint or heun.
-        prediction: For unipc: which output of the network is interpolated, data or noise.
+        prediction: For unipc and seeds: which output of the network is interpolated, data or noise.
         variable: For deis: the polynomial is one in t (tAB) or in log_rho.
         sigma_data: For trigflow and the grid kl_optimal: standard deviation of the data, in the units of the SDE. The
             default of `Sampler` is a quarter of the range of the data: 0.5 for data in [-1, 1], 0.25 in [0, 1].
         lower_order_final: Multistep solvers: lower the order step by step at the end, down to 1, that of denoising.
-        eta: Noise of ddim, sa, dpmpp_2m_sde and gddim, relative to the reverse SDE: 0 is the probability flow. gddim
-            allows only 0 and 1.
+        eta: Noise of ddim, sa, dpmpp_2m_sde, seeds and gddim, relative to the reverse SDE, and of er_sde, relative to
+            the published one: 0 is the probability flow. gddim allows only 0 and 1.
         churn: Noise that heun adds and removes, in total over all steps (S_churn of Karras et al.).
+        s_min: With churn: the smallest std / scale at which heun adds noise (S_tmin of Karras et al.).
+        s_max: With churn: the largest std / scale at which heun adds noise (S_tmax of Karras et al.).
+        s_noise: With churn: factor of the noise that heun adds (S_noise of Karras et al.).
+        gamma: For gradient_estimation: weight of the newest noise prediction; the previous one has 1 - gamma.
         restart: Restart intervals T_MIN:T_MAX:TIMES:STEPS such as 0.1:0.3:2:5, separated by commas. At T_MIN, go
             forward to T_MAX with noise and return in STEPS steps, TIMES times (Xu et al. 2023). In Python also a
             tuple of (t_min, t_max, times, steps).
@@ -91,20 +100,29 @@ class SolverOptions:
     original: bool = False
     eta: float | None = None
     churn: float | None = None
+    s_min: float | None = None
+    s_max: float | None = None
+    s_noise: float | None = None
+    gamma: float | None = None
     restart: str | tuple[RestartInterval, ...] | None = None
     langevin_norm: Norm = "sample"
 
     def __post_init__(self) -> None:
         require_types(self)
-        for name, amount in (("eta", self.eta), ("churn", self.churn)):
+        for name in ("eta", "churn", *CHURN_OPTIONS, "gamma"):
+            amount = getattr(self, name)
             if amount is None:
                 continue
             if not (amount >= 0 and math.isfinite(amount * amount)):
                 raise ValueError(f"{name} is {amount!r}; it must be a finite number of at least 0")
-            if self.probability_flow and amount:
+            if name in CHURN_OPTIONS and not self.churn:
+                raise ValueError(f"{name} is {amount!r}, but there is no churn: give churn, or leave out {name}")
+            if self.probability_flow and amount and name in ("eta", "churn"):
                 raise ValueError(
                     f"{name} is {amount!r}, but probability_flow=True draws no noise; leave out one of them"
                 )
+        if self.s_min is not None and self.s_max is not None and self.s_min > self.s_max:
+            raise ValueError(f"s_min is {self.s_min!r}, but s_max is {self.s_max!r}; s_min must be at most s_max")
         if self.sigma_data is not None:
             require_positive("sigma_data", self.sigma_data)
         if not math.isfinite(self.snr):

@@ -43,15 +43,17 @@ class Solver:
         sdes: SDEs on which it is defined; the default is `ScalarSDE`: all but CLD.
         probability_flow: whether it has a probability-flow form.
         orders: values of the option ``order``, or the only order.  Each is the order of convergence, strong on the flow
-            and weak with noise, unless ``corrected`` or ``weak_order`` changes it.
+            and weak with noise, unless ``corrected``, ``highest_order`` or ``weak_order`` changes it.
         finish: ``finish(sde, t, dt)`` -> the row that denoises at the end of a run; without it, denoising omits the
             noise of the last step.
         deterministic: whether it draws no noise by default.
-        evaluations: network evaluations per step.
+        evaluations: network evaluations per step, or if they differ a tuple with those of each of ``orders``.
+        starting_evaluations: further evaluations at the start of a run, by methods that need a history.
         published: whether it is a solver of score_sde.  If so, its uniform grid on a `DiscretisedSDE` ends one step
             below eps, and denoising on a `ScalarSDE` ignores ``finish``.
         correctable: whether a corrector can precede each step, which requires a solver without a history.
         corrected: whether it has a corrector that costs no extra evaluation and raises the order by one.
+        highest_order: highest order of convergence, if lower than the largest of ``orders``.
         weak_order: highest weak order with noise, if lower than the order on the flow.
     """
 
@@ -63,10 +65,12 @@ class Solver:
     orders: tuple[int, ...] = (1,)
     finish: Finish | None = None
     deterministic: bool = False
-    evaluations: int = 1
+    evaluations: int | tuple[int, ...] = 1
+    starting_evaluations: int = 0
     published: bool = False
     correctable: bool = False
     corrected: bool = False
+    highest_order: int | None = None
     weak_order: int | None = None
 
     @cached_property
@@ -94,7 +98,13 @@ class Solver:
     def convergence(self, order: int | None = None, *, noisy: bool = False) -> int:
         """Return the order of convergence: strong on the flow or, with ``noisy``, weak."""
         strong = (self.orders[0] if order is None else order) + self.corrected
-        return min(strong, self.weak_order) if noisy and self.weak_order is not None else strong
+        limits = (self.highest_order, self.weak_order if noisy else None)
+        return min([strong, *(limit for limit in limits if limit is not None)])
+
+    def evaluations_per_step(self, order: int) -> int:
+        """Return the number of network evaluations per step at this order."""
+        counts = self.evaluations
+        return counts if isinstance(counts, int) else counts[self.orders.index(order)]
 
 
 SOLVERS: dict[str, Solver] = {}
@@ -257,7 +267,7 @@ def _warn_of_few_steps(entry: Solver, options: SolverOptions, steps: int) -> Non
     """Warn once per process if a multistep method has too few steps for the values that its order interpolates."""
     global _warned
     order = options.order or entry.options.get("order", entry.orders[0])
-    if _warned or order <= entry.evaluations or steps >= order:
+    if _warned or steps >= order or order <= entry.evaluations_per_step(order) or entry.starting_evaluations:
         return
     _warned = True
     have = "1 step" if steps == 1 else f"{steps} steps"

@@ -7,6 +7,8 @@ The others evaluate the data prediction x0 at stages inside the step; see `multi
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from scoresde_fast.sdes import Array, ScalarSDE
@@ -45,25 +47,39 @@ def ddim(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, eta: float =
     evaluations=2,
     finish=posterior_mean,
 )
-def heun(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, steps: int, churn: float = 0.0) -> list[AnyRow]:
+def heun(
+    sde: ScalarSDE,
+    grid: TimeGrid,
+    *,
+    probability_flow: bool,
+    steps: int,
+    churn: float = 0.0,
+    s_min: float = 0.0,
+    s_max: float = np.inf,
+    s_noise: float = 1.0,
+) -> list[AnyRow]:
     """An Euler step of x / scale in s, then the whole step again with the mean of the slopes e at both ends.
 
     On rectified flow it steps x in t: there the path of a sample is straight in t too, and s is very large near T.
 
-    With ``churn`` each step first adds noise, which multiplies s by 1 + min(``churn`` / ``steps``, `MAX_CHURN`), but
-    moves t at most to T.
+    With ``churn`` each step that starts at an s from ``s_min`` to ``s_max`` first adds noise, which multiplies s by
+    1 + min(``churn`` / ``steps``, `MAX_CHURN`), but moves t at most to T.  ``s_noise`` multiplies the noise.
     """
     gamma = min(churn / steps, MAX_CHURN)
     ends, starts = NoiseSchedule.at(sde, grid.edges[1:]), NoiseSchedule.at(sde, grid.times)
-    if gamma:
-        s_hat = starts.noise_to_signal * (1 + gamma)
-        starts = NoiseSchedule.at(sde, time_of(sde, s_hat, grid.edges[-1], sde.T))
+    s = starts.noise_to_signal
+    churned = (gamma > 0) & (s_min <= s) & (s <= s_max) & (grid.times < sde.T)
+    if churned.any():
+        times = time_of(sde, s * (1 + gamma), grid.edges[-1], sde.T)
+        starts = NoiseSchedule.at(sde, np.where(churned, times, grid.times))
     (unit, u, slopes), (end_unit, end_u, end_slopes) = _straight(starts), _straight(ends)
     decay, width = end_unit / unit, end_unit * (end_u - u)
     rows: list[AnyRow] = []
     for i, t in enumerate(grid.times):
-        if gamma and t < sde.T:
-            rows.append(forward_step(sde, t, starts.times[i]))
+        if churned[i]:
+            forward = forward_step(sde, t, starts.times[i])
+            assert isinstance(forward, Row)
+            rows.append(replace(forward, noise=s_noise * forward.noise))
         rows.append(Row(starts.times[i], slopes[i], decay[i], outputs=(width[i],), save=True))
         rows.append(Row(ends.times[i], end_slopes[i], 0.0, saved=decay[i], outputs=(width[i] / 2, width[i] / 2)))
     return rows
@@ -100,6 +116,29 @@ def dpmpp_2s(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[
     for i in range(len(grid)):
         rows.append(Row(start.times[i], x0[i], decay_half[i], outputs=(gain_half[i],), save=True))
         rows.append(Row(middle.times[i], x0_middle[i], 0.0, saved=decay[i], outputs=(gain[i],)))
+    return rows
+
+
+@solver(
+    "res",
+    source="Zhang et al. 2023 (RES), algorithm 1",
+    deterministic=True,
+    orders=(2,),
+    evaluations=2,
+    finish=posterior_mean,
+)
+def res(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
+    """As `dpmpp_2s`, with the exact mean of the straight line in l through both x0, as the order conditions demand."""
+    start, end = NoiseSchedule.at(sde, grid.edges), NoiseSchedule.at(sde, grid.edges[1:])
+    middle = start.inside_steps(1 / 2)
+    decay_half, gain_half, _ = _stage(start, middle)
+    decay, gain, slope = _stage(start, end)
+    x0, x0_middle = start.data_predictions(), middle.data_predictions()
+    rows: list[AnyRow] = []
+    for i in range(len(grid)):
+        rows.append(Row(start.times[i], x0[i], decay_half[i], outputs=(gain_half[i],), save=True))
+        outputs = (2 * slope[i], gain[i] - 2 * slope[i])  # the line rises by twice its rise to the middle
+        rows.append(Row(middle.times[i], x0_middle[i], 0.0, saved=decay[i], outputs=outputs))
     return rows
 
 

@@ -9,8 +9,9 @@ and then computes the next state,
 
     x <- state x + saved x_saved + sum_j outputs[j] d_j + noise z,
 
-where d_1, d_2, d_3 are the outputs of earlier evaluations, newest first, and z is standard normal noise.  On pairs of
-position and velocity (`PairRow`) the coefficients are 2x2 matrices, and the score is that of the velocity.
+where d_1, d_2, d_3 are the outputs of earlier evaluations, newest first, and z is standard normal noise.  A row may
+forget its output and some before it, so that later rows read older ones.  On pairs of position and velocity
+(`PairRow`) the coefficients are 2x2 matrices, and the score is that of the velocity.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from scoresde_fast.sdes import Array
 
 HISTORY = 4
 """Number of derived outputs that a row can combine: the newest and the three before it."""
+
+MOST_FORGOTTEN = HISTORY - 1
+"""Largest number of derived outputs that a row can forget."""
 
 SCORE = (0.0, 1.0)
 """`Row.derive` for an output that is the score itself."""
@@ -41,6 +45,7 @@ class Row:
         save: whether the state before this row becomes the saved state.
         langevin: 2 alpha snr^2 for a step of the Langevin corrector.  The step size e depends on the state and
             multiplies the score; sqrt(2 e) multiplies the noise.  Later rows must not use this row's output.
+        forget: number of derived outputs, from the newest on, that later rows do not read: their d_1 is the next.
     """
 
     t: float
@@ -51,6 +56,7 @@ class Row:
     noise: float = 0.0
     save: bool = False
     langevin: float | None = None
+    forget: int = 0
 
     @property
     def has_noise(self) -> bool:
@@ -89,6 +95,7 @@ class PairRow:
     noise: Array = field(default_factory=lambda: ZERO)
     save: bool = False
     langevin: None = field(default=None, init=False)
+    forget: int = field(default=0, init=False)
 
     @property
     def has_noise(self) -> bool:
@@ -121,9 +128,10 @@ class StepTable:
         """Return the table of ``rows``, with consecutive draws.
 
         Raises:
-            ValueError: a coefficient is not finite.
+            ValueError: a coefficient is not finite, or a row forgets outputs that it cannot.
         """
         rows = tuple(rows)
+        _require_outputs_to_forget(rows)
         for index, row in enumerate(rows):
             if not np.isfinite(row.coefficients()).all():
                 raise ValueError(
@@ -148,3 +156,14 @@ class StepTable:
     def times(self) -> Array:
         """(rows,) time of each row."""
         return np.array([row.t for row in self.rows])
+
+
+def _require_outputs_to_forget(rows: tuple[AnyRow, ...]) -> None:
+    """Raise ``ValueError`` if a row forgets too many outputs, more than there are, or without an evaluation."""
+    stored = 0
+    for index, row in enumerate(rows):
+        stored += row.derive is not None and row.langevin is None
+        most = 0 if row.derive is None or row.langevin is not None else min(stored, MOST_FORGOTTEN)
+        if not 0 <= row.forget <= most:
+            raise ValueError(f"row {index + 1} forgets {row.forget} outputs; it can forget 0 to {most}")
+        stored -= row.forget

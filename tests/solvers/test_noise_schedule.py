@@ -15,7 +15,7 @@ from tests.support.toy_solvers import FAST, MEAN, SDE_OF, STD
 
 FORMS: list[tuple[str, dict[str, Any]]] = [
     *[(entry.name, {"order": order}) for entry in FAST for order in entry.orders],
-    *[(solver, {"eta": 0.6}) for solver in ("ddim", "dpmpp_2m_sde", "sa")],
+    *[(solver, {"eta": 0.6}) for solver in ("ddim", "dpmpp_2m_sde", "sa", "er_sde", "seeds")],
     ("ddim", {"eta": 1.0}),
     ("heun", {"churn": 1.5}),
 ]
@@ -65,7 +65,9 @@ def test_denoising_is_the_posterior_mean(name: str, solver: str, options: dict[s
     before = StepTable.of(table.rows[:-1])
     assert table.rows[-1].t == eps and table.draws[-1] is None
     without_denoising = build_table(sde, replace(chosen, steps=7, denoise=False))
-    assert table.nfe == without_denoising.nfe + 1 == 7 * SOLVERS[solver].evaluations + 1
+    entry = SOLVERS[solver]
+    evaluations = entry.evaluations_per_step(options.get("order", entry.options.get("order", entry.orders[0])))
+    assert table.nfe == without_denoising.nfe + 1 == 7 * evaluations + entry.starting_evaluations + 1
     exact, state = marginal(sde, eps, MEAN, STD), propagate(before, sde, (MEAN, STD), prior(sde))
     gain = sde.marginal(eps).scale * STD**2 / exact.covariance[0, 0]
     after = propagate(table, sde, (MEAN, STD), prior(sde))

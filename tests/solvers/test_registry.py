@@ -23,6 +23,7 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
     *[(solver, {"order": order}) for solver, order in (("deis", 4), ("unipc", 3))],
     ("ddim", {"eta": 0.5}),
     ("heun", {"churn": 5.0, "restart": RESTART}),
+    ("heun", {"churn": 5.0, "s_min": 0.1, "s_max": 5.0, "s_noise": 1.01}),
     *[(solver, {"restart": RESTART}) for solver in ("unipc", "sa", "dpmpp_2s", "em")],
 ]
 RUN_IDS = ["-".join([solver, *(k if k == "restart" else f"{k}{v}" for k, v in o.items())]) for solver, o in RUNS]
@@ -72,7 +73,7 @@ def test_sampler_takes_the_options() -> None:
         (
             VPSDE(),
             {"solver": "deis", "eta": 0.5},
-            "eta is 0.5; solver 'deis' has no such option: .* ddim, dpmpp_2m_sde, dpmpp_3m_sde, sa",
+            "eta is 0.5; solver 'deis' has no such option: .* ddim, dpmpp_2m_sde, dpmpp_3m_sde, er_sde, sa, seeds",
         ),
         (
             VPSDE(),
@@ -82,6 +83,15 @@ def test_sampler_takes_the_options() -> None:
         (VPSDE(), {"solver": "em", "eta": 0.0}, "eta is 0.0; solver 'euler_maruyama' has no such option"),
         (VPSDE(), {"solver": "sa", "eta": -0.5}, "eta is -0.5; it must be a finite number of at least 0"),
         (VPSDE(), {"solver": "heun", "churn": float("nan")}, "churn is nan; it must be a finite number"),
+        (VPSDE(), {"solver": "heun", "s_noise": 1.01}, "s_noise is 1.01, but there is no churn: give churn, or"),
+        (VPSDE(), {"solver": "heun", "churn": 0.0, "s_min": 0.1}, "s_min is 0.1, but there is no churn: give churn"),
+        (VPSDE(), {"solver": "heun", "churn": 1.0, "s_min": -1.0}, "s_min is -1.0; it must be a finite number of at"),
+        (VPSDE(), {"solver": "heun", "churn": 1.0, "s_max": float("inf")}, "s_max is inf; it must be a finite number"),
+        (
+            VPSDE(),
+            {"solver": "heun", "churn": 1.0, "s_min": 2.0, "s_max": 1.0},
+            "s_min is 2.0, but s_max is 1.0; s_min must be at most s_max",
+        ),
         (
             VPSDE(),
             {"solver": "sa", "eta": 1.0, "probability_flow": True},

@@ -26,6 +26,7 @@ FLOWS = [
 FORMS: list[tuple[str, int, dict[str, Any]]] = [
     *[("unipc", order, {"variant": form}) for order in (1, 2) for form in ("bh1", "vary_coeff")],
     *[("unipc", order, {"prediction": "noise"}) for order in (1, 2, 3)],
+    *[("seeds", order, {"prediction": "noise"}) for order in (1, 2, 3)],
     *[("deis", order, {"variable": "log_rho"}) for order in (2, 3, 4)],
 ]
 NOISY: list[tuple[str, int, dict[str, Any]]] = [
@@ -33,6 +34,8 @@ NOISY: list[tuple[str, int, dict[str, Any]]] = [
     *[("dpmpp_2m_sde", 2, {"eta": eta}) for eta in (0.5, None)],
     *[("dpmpp_3m_sde", 3, {"eta": eta}) for eta in (0.5, None)],
     *[("sa", order, {"eta": eta}) for order, eta in ((1, 0.5), (2, None), (2, 1.5), (3, None))],
+    *[("er_sde", order, {"eta": eta}) for order, eta in ((1, None), (2, None), (2, 0.5), (3, None), (3, 1.5))],
+    *[("seeds", order, {"eta": eta}) for order, eta in ((1, None), (2, None), (2, 0.5), (2, 1.5), (3, None))],
     ("heun", 2, {"churn": 10.0}),
 ]
 

@@ -35,9 +35,12 @@ def documented(name: str) -> str:
         *[f"`{option}` {default}".removesuffix(".0").removesuffix(" False") for option, default in defaults.items()],
         *(["correctors"] if entry.correctable else []),
     ]
+    evaluations = ", ".join(str(count) for count in np.ravel(entry.evaluations))
+    if entry.starting_evaluations:
+        evaluations += f", and {entry.starting_evaluations} at the start"
     title = " or ".join(f"`{each}`" for each in [name, *aliases])
     flow_orders = orders if entry.probability_flow else "-"
-    return f"| {title} | {sdes} | {flow_orders} | {weak or '-'} | {entry.evaluations} | {', '.join(options) or '-'} |"
+    return f"| {title} | {sdes} | {flow_orders} | {weak or '-'} | {evaluations} | {', '.join(options) or '-'} |"
 
 
 @pytest.mark.parametrize("name", SOLVERS)

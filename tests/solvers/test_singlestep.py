@@ -1,14 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DDIM compared with the paper, with ancestral sampling and with multistep methods, and the churn of Heun's method."""
+"""DDIM, Heun's method and RES compared with the papers; DDIM also with ancestral sampling and multistep methods."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from scoresde_fast.sdes import VESDE, VPSDE, Array, RectifiedFlow, ScalarSDE, Schedule
-from scoresde_fast.solvers import SolverOptions, build_table, make_grid
-from tests.support.toy_solvers import SDE_OF, STEPS, Mixture, one_step, rows_of
+from scoresde_fast.solvers import SolverOptions, StepTable, build_table, make_grid
+from tests.support.toy_solvers import (
+    SDE_OF,
+    STEPS,
+    Mixture,
+    X,
+    data_prediction,
+    one_step,
+    rows_of,
+    schedule_of,
+    slope_in_s,
+)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
@@ -84,3 +96,75 @@ def test_churn_is_limited() -> None:
         assert after == pytest.approx(np.minimum(before * (1 + growth), sde.sigma_max), rel=1e-9)
         assert len(jumps) == 8  # the first of nine steps starts at T
     assert not any(row.has_noise for row in build_table(sde, SolverOptions("heun", 10, churn=0.0)).rows)
+
+
+@pytest.mark.parametrize("name", SDE_OF)
+def test_heun_matches_the_paper(name: str) -> None:
+    """Algorithm 2 of Karras et al. with all its options, in their x / scale and sigma, gives the same states."""
+    sde, sigmas = SDE_OF[name], schedule_of(SDE_OF[name]).noise_to_signal
+    s_churn, s_tmin, s_tmax, s_noise = 1.0, sigmas[4] * 0.99, sigmas[1] * 1.01, 1.02
+    options = {"churn": s_churn, "s_min": s_tmin, "s_max": s_tmax, "s_noise": s_noise}
+    table = StepTable.of(rows_of(sde, "heun", **options))
+    normals = np.random.default_rng(0).normal(size=(4, len(X)))
+    assert [row.t for row in table.rows if row.derive is None] == pytest.approx(schedule_of(sde).times[1:5])
+
+    y, noise = sde.prior_std * X / sde.marginal(sde.T).scale, iter(normals)
+    for sigma, after in pairwise(sigmas):
+        gamma = min(s_churn / STEPS, np.sqrt(2) - 1) if s_tmin <= sigma <= s_tmax else 0.0
+        hat = sigma + gamma * sigma
+        if gamma:
+            y = y + np.sqrt(hat**2 - sigma**2) * s_noise * next(noise)
+        first = slope_in_s(sde, y, hat)
+        y = y + (after - hat) * (first + slope_in_s(sde, y + (after - hat) * first, after)) / 2
+    end = Mixture().run(sde, table, sde.prior_std * X, normals)
+    np.testing.assert_allclose(end, schedule_of(sde).scale[-1] * y, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SDE_OF)
+def test_res_matches_the_paper(name: str) -> None:
+    """The exponential Runge-Kutta step of Zhang et al., with c2 = 1/2 and phi functions, gives the same states.
+
+    With y = x / scale the flow is dy/dl = x0 - y.
+    """
+    sde, schedule, c2 = SDE_OF[name], schedule_of(SDE_OF[name]), 0.5
+
+    def denoised(y: Array, s: float) -> Array:
+        return y - s * slope_in_s(sde, y, s)
+
+    y = sde.prior_std * X / schedule.scale[0]
+    for s, h in zip(schedule.noise_to_signal[:-1], schedule.h, strict=True):
+        first = denoised(y, s)
+        second = denoised(np.exp(-c2 * h) * y + c2 * h * phi_1(-c2 * h) * first, s * np.exp(-c2 * h))
+        b2 = phi_2(-h) / c2
+        y = np.exp(-h) * y + h * ((phi_1(-h) - b2) * first + b2 * second)
+    end = Mixture().run(sde, StepTable.of(rows_of(sde, "res")), sde.prior_std * X)
+    np.testing.assert_allclose(end, schedule.scale[-1] * y, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SDE_OF)
+def test_multistep_res_is_registered(name: str) -> None:
+    """Multistep RES, whose c2 is that of the previous value, is dpmpp_2m_sde's "heun" on the flow."""
+    sde, schedule = SDE_OF[name], schedule_of(SDE_OF[name])
+    y, values = sde.prior_std * X / schedule.scale[0], []
+    for i, h in enumerate(schedule.h):
+        values.append(data_prediction(sde, schedule, i, schedule.scale[i] * y))
+        b2 = phi_2(-h) / (-schedule.h[i - 1] / h) if i else 0.0
+        y = np.exp(-h) * y + h * ((phi_1(-h) - b2) * values[i] + b2 * values[i - 1])
+    rows = rows_of(sde, "dpmpp_2m_sde", variant="heun", probability_flow=True)
+    end = Mixture().run(sde, StepTable.of(rows), sde.prior_std * X)
+    np.testing.assert_allclose(end, schedule.scale[-1] * y, rtol=1e-9, atol=1e-12)
+
+
+def phi_1(z: float) -> float:
+    return float(np.expm1(z) / z)
+
+
+def phi_2(z: float) -> float:
+    return (phi_1(z) - 1) / z
+
+
+def test_limits_of_churn() -> None:
+    """Limits that leave no step churned give the table without churn; those that include all steps change nothing."""
+    plain, churned = rows_of(VESDE(), "heun"), rows_of(VESDE(), "heun", churn=1.0)
+    assert rows_of(VESDE(), "heun", churn=1.0, s_max=1e-3) == rows_of(VESDE(), "heun", churn=1.0, s_min=1e3) == plain
+    assert rows_of(VESDE(), "heun", churn=1.0, s_min=0.0, s_max=1e3, s_noise=1.0) == churned != plain

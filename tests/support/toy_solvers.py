@@ -16,7 +16,7 @@ from scoresde_fast.noise import Noise
 from scoresde_fast.sdes import SDE, VESDE, VPSDE, Array, DiscretisedSDE, ScalarSDE, SubVPSDE
 from scoresde_fast.solvers import SOLVERS, Row, SolverOptions, StepTable, build_table, make_grid
 from scoresde_fast.solvers.exact_moments import Gaussian, marginal, propagate
-from scoresde_fast.solvers.noise_schedule import NoiseSchedule
+from scoresde_fast.solvers.noise_schedule import NoiseSchedule, time_of
 from tests.support import chance
 
 MEAN, STD = 0.3, 0.5
@@ -39,15 +39,23 @@ class Mixture:
         densities = self.weights / np.sqrt(variances) * np.exp(-(offsets**2) / (2 * variances))
         return -(densities * offsets / variances).sum(1) / densities.sum(1)
 
-    def run(self, sde: ScalarSDE, table: StepTable, x: Array) -> Array:
-        """Return the states after all rows of a table without noise, in float64."""
+    def run(self, sde: ScalarSDE, table: StepTable, x: Array, normals: Array | None = None) -> Array:
+        """Return the states after all rows of a table, in float64.
+
+        ``normals`` (draws, n) is the noise of the rows that draw some, in order; without it no row may.
+        """
         saved = x
         derived: list[Array] = []
+        remaining = iter([] if normals is None else normals)
         for row in table.rows:
-            assert isinstance(row, Row) and row.derive is not None and not row.has_noise
-            derived = [row.derive[0] * x + row.derive[1] * self.score(sde, x, row.t), *derived[:3]]
+            assert isinstance(row, Row)
+            if row.derive is not None:
+                derived = [row.derive[0] * x + row.derive[1] * self.score(sde, x, row.t), *derived]
             after = row.state * x + row.saved * saved + sum(w * d for w, d in zip(row.outputs, derived, strict=False))
-            x, saved = after, x if row.save else saved
+            if row.has_noise:
+                after = after + row.noise * next(remaining)
+            x, saved, derived = after, x if row.save else saved, derived[row.forget :]
+        assert next(remaining, None) is None
         return x
 
 
@@ -85,6 +93,12 @@ def data_prediction(sde: ScalarSDE, schedule: NoiseSchedule, i: int, x: Array) -
     """Return E[x(0) | x] of the mixture at edge ``i``."""
     score = Mixture().score(sde, x, schedule.times[i])
     return (x + schedule.std[i] ** 2 * score) / schedule.scale[i]
+
+
+def slope_in_s(sde: ScalarSDE, y: Array, s: float) -> Array:
+    """Return e = -std score of the mixture at x = scale y, the slope of y = x / scale in s = std / scale."""
+    schedule = NoiseSchedule.at(sde, time_of(sde, np.array([s]), 1e-4, sde.T))
+    return -schedule.std * Mixture().score(sde, schedule.scale * y, float(schedule.times[0]))
 
 
 def sample(sde: SDE, table: StepTable, run_seed: int, shape: tuple[int, ...]) -> Tensor:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors of deterministic solvers with few evaluations: python -m benchmarks.studies.few_steps [--only NAME ...]
 
-Each solver, in each of its forms and on each grid, takes 8, 10, 15, 20 and 50 evaluations of the probability flow from T
-to eps.  The error is the root mean square distance from the converged flow with the same start.  The models are
+Each solver, in each of its forms and on each grid, solves the probability flow from T to eps with 8, 10, 15, 20 and 50
+evaluations.  The error is the root mean square distance from the converged flow with the same start.  The models are
 Gaussian mixtures with the exact score, broad and sharp, five of each, and the embedded models.  The result is saved
 after each model; finished models are kept.
 """
@@ -140,28 +140,37 @@ def _table(sde: SDE, options: SolverOptions) -> StepTable:
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Return the errors by number of evaluations, form and grid; None where a form cannot run."""
+    """Return the errors by number of evaluations, form and grid, of the forms that can run."""
     errors = Errors(name)
     sde = errors.model.sde
     found: dict[str, Any] = {"gap": errors.flow.gap}
     for nfe in STEPS:
-        found[str(nfe)] = by_form = {}
-        for form in forms(sde):
-            steps = nfe // form.solver.evaluations
-            for grid in grids_of(sde):
-                more = (
-                    {"sigma_data": errors.sigma_data} if "kl_optimal" in grid or form.solver.name == "trigflow" else {}
-                )
-                try:
-                    options = SolverOptions(
-                        form.solver.name, steps, grid=grid, probability_flow=True, denoise=False, **form.options, **more
-                    )
-                    error = errors.of(options)
-                except ValueError:
-                    continue  # too few steps, or more than there are betas
-                if np.isfinite(error):
-                    by_form.setdefault(str(form), {})[grid] = error
+        by_form: dict[str, dict[str, float]] = {}
+        for form, grid in product(forms(sde), grids_of(sde)):
+            options: dict[str, Any] = {"grid": grid, **form.options}
+            if grid == "kl_optimal" or form.solver.name == "trigflow":
+                options["sigma_data"] = errors.sigma_data
+            try:
+                error = errors.of(within(sde, nfe, form.solver.name, options))
+            except ValueError:
+                continue  # too few steps, or more than there are betas
+            if np.isfinite(error):
+                by_form.setdefault(str(form), {})[grid] = error
+        found[str(nfe)] = by_form
     return found
+
+
+def within(sde: SDE, nfe: int, solver: str, options: dict[str, Any]) -> SolverOptions:
+    """Return the options of the longest run of the probability flow within ``nfe`` evaluations.
+
+    Raises:
+        ValueError: no run fits.
+    """
+    for steps in range(nfe, 0, -1):
+        run = SolverOptions(solver, steps, probability_flow=True, denoise=False, **options)
+        if _table(sde, run).nfe <= nfe:
+            return run
+    raise ValueError(f"{nfe} evaluations are too few for solver {solver!r}")
 
 
 def main() -> None:

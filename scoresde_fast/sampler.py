@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Sampler`: a model and a solver, prepared once, that turn seeds into images, and defaults for its options."""
+"""`Sampler`: a model and a solver, prepared once, that turn seeds into images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, overload
 
@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 
 from scoresde_fast.data.arrays import ArrayLike, as_tensor
 from scoresde_fast.devices import computing_device
-from scoresde_fast.errors import shown, unknown_message
+from scoresde_fast.errors import shown
 from scoresde_fast.flow.adaptive import AdaptiveRunner
-from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
+from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.loop.batches import Batches, fitting_batch
 from scoresde_fast.loop.condition import Conditions, RunContext, as_conditions, bind_all
 from scoresde_fast.loop.inputs import InputValues, NetworkInputs
@@ -23,28 +23,14 @@ from scoresde_fast.loop.network_guidance import NetworkGuidance
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.step import Callback, Recorder, Step, Trajectory
 from scoresde_fast.loop.table_runner import TableRunner
-from scoresde_fast.model import ScoreFunction, ScoreModel, describe_model
+from scoresde_fast.model import ScoreFunction, describe_model
 from scoresde_fast.noise import check_seed, seed_sequence
 from scoresde_fast.run_options import accepting_options, names, require_batch_size, split_options
-from scoresde_fast.sdes import CLDSDE, EDM, Betas, DiscretisedSDE
+from scoresde_fast.solver_choice import DESCRIPTION_KEYS, solver_options
 from scoresde_fast.solvers import SolverOptions, build_table, is_published
-from scoresde_fast.solvers.grid_values import grid_values
-from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
-from scoresde_fast.solvers.registry import ALIASES, SOLVERS
 
-PREDICTORS = {"none": "reverse_diffusion", "ancestral_sampling": "ancestral"}
-"""Solvers of a configuration's predictors whose names differ; "none" is as in the official code."""
-NEUTRAL = {"original": False, "langevin_norm": "sample"}
-"""Option values that adaptive solvers accept, because they have no effect."""
-NOT_OPTIONS = ("model", "condition", "inputs", "guidance")
-"""Keys of descriptions that are no options."""
-DESCRIPTION_KEYS = {"probability_flow": "flow", "original": "parity"}
-"""Options with an older name in descriptions, so that existing sets can be resumed."""
 ENOUGH, SPREAD = 64, 2.0
 """Number of elements from which the spread of own noise is checked, and the factor by which it may differ from 1."""
-FEW_STEPS = 50
-"""Default number of steps on noise schedules other than the papers'; the solver is then of second order."""
-AnyOptions = SolverOptions | AdaptiveOptions
 
 
 class Sampler:
@@ -92,7 +78,7 @@ class Sampler:
         arguments = "condition", "inputs", "guidance"
         passed, self.run_options = split_options({"solver": solver, "steps": steps, **options}, solver_names, arguments)
         run = self.run_options
-        self.options = solver_options(model, passed)
+        self.options = solver_options(model, passed, conditioned=condition is not None)
         self.device = computing_device(model.own_device if run.device is None else run.device)
         self.model = model.to(self.device)
         self.conditions = as_conditions(condition)
@@ -310,109 +296,3 @@ class Sampler:
 
     def _images(self, states: Tensor) -> Tensor:
         return self.model.to_images(states.chunk(self.model.sde.parts, dim=1)[0])
-
-
-def solver_options(model: ScoreFunction, options: Mapping[str, Any]) -> AnyOptions:
-    """Return the named options, with defaults from the model.
-
-    ``options["solver"]`` may be a complete options object, without any other option.
-
-    Raises:
-        ValueError: the solver is unknown, or one of the options is not an option of the solver.
-    """
-    solver = options.get("solver")
-    if isinstance(solver, SolverOptions | AdaptiveOptions):
-        return _complete(model, solver, [name for name in options if name != "solver"])
-    if not isinstance(solver, str | None):
-        raise ValueError(
-            f"solver is {shown(solver)}; it must be the name of a solver, such as 'ddim', or all solver options as "
-            "one SolverOptions or AdaptiveOptions"
-        )
-    if solver in ADAPTIVE:
-        return _adaptive(model, options)
-    for name, value in options.items():
-        if name not in names(SolverOptions):
-            raise ValueError(
-                f"{name} is {shown(value)}, but only the solvers {' and '.join(map(repr, ADAPTIVE))} take it: leave "
-                "it out"
-            )
-    defaults = _defaults(model)
-    if solver is not None:
-        if solver not in (solvers := [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]):
-            raise ValueError(unknown_message("solver", solver, [*solvers, *ADAPTIVE]))
-        # The configuration's corrector and order are for its own predictor.
-        defaults = {name: value for name, value in defaults.items() if name not in ("corrector", "order")}
-    gives_times = not isinstance(grid_values(options.get("grid", "")), str)
-    if gives_times:
-        defaults.pop("steps", None)
-    if gives_times or options.get("sigma_min") is not None:
-        defaults.pop("eps", None)
-    return SolverOptions(**{**defaults, **options})
-
-
-def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options for which ``Sampler(model, **options).describe() == described``.
-
-    Conditions, inputs and guidance are omitted; `scoresde_fast.conditions.classes.described_conditions` and
-    `scoresde_fast.loop.network_guidance.described_guidance` restore two of them.
-    """
-    option_names = {key: name for name, key in DESCRIPTION_KEYS.items()}
-    return {option_names.get(key, key): value for key, value in described.items() if key not in NOT_OPTIONS}
-
-
-def _complete(model: ScoreFunction, options: AnyOptions, others: list[str]) -> AnyOptions:
-    """Check options that the user passed as one object, with ``others`` by name, and return them with all defaults."""
-    if others:
-        raise ValueError(f"{others[0]} is passed in addition to {options!r}; set it there")
-    if (options.solver in ADAPTIVE) != isinstance(options, AdaptiveOptions):
-        kind = "AdaptiveOptions" if options.solver in ADAPTIVE else "SolverOptions"
-        raise ValueError(f"solver {options.solver!r} takes {kind}, not {options!r}")
-    return options.on(model.sde) if isinstance(options, AdaptiveOptions) else options
-
-
-def _adaptive(model: ScoreFunction, options: Mapping[str, Any]) -> AdaptiveOptions:
-    solver = options["solver"]
-    is_flow = ADAPTIVE[solver].probability_flow
-    if (flow := options.get("probability_flow", is_flow)) is not is_flow and isinstance(flow, bool):
-        equation = "the probability flow" if is_flow else "the reverse SDE"
-        raise ValueError(
-            f"probability_flow is {options['probability_flow']}, but solver {solver!r} always integrates {equation}: "
-            "leave it out"
-        )
-    neutral = NEUTRAL | {"probability_flow": is_flow}
-    adaptive = {
-        name: value
-        for name, value in options.items()
-        if not (isinstance(value, bool | str) and (name, value) in neutral.items())
-    }
-    for name, value in adaptive.items():
-        if name not in names(AdaptiveOptions):
-            raise ValueError(
-                f"{name} is {shown(value)}, but solver {solver!r} chooses its steps by rtol and atol: leave it out"
-            )
-    defaults = {name: value for name, value in _defaults(model).items() if name in ("denoise", "eps")}
-    return AdaptiveOptions(**{**defaults, **adaptive}).on(model.sde)
-
-
-def _defaults(model: ScoreFunction) -> dict[str, Any]:
-    """Return the options of the model's configuration; without one, those that suit its SDE."""
-    if not isinstance(model, ScoreModel):
-        if isinstance(model.sde, CLDSDE):
-            return {"solver": "sscs", "grid": "quadratic"}
-        if isinstance(model.sde, DiscretisedSDE):
-            return {}
-        steps = min(FEW_STEPS, len(model.sde) - 1) if isinstance(model.sde, Betas) else FEW_STEPS
-        return {"solver": "dpmpp_2m", "steps": steps, "grid": "karras" if isinstance(model.sde, EDM) else "logsnr"}
-    sampling = model.config.sampling
-    return {
-        "solver": PREDICTORS.get(sampling.predictor, sampling.predictor),
-        "steps": sampling.steps or model.config.model.num_scales or SolverOptions.steps,
-        "corrector": sampling.corrector,
-        "corrector_steps": sampling.n_steps_each,
-        "snr": sampling.snr,
-        "probability_flow": sampling.probability_flow,
-        "denoise": sampling.noise_removal,
-        "grid": sampling.grid,
-        "order": sampling.order,
-        "eps": sampling.eps,
-    }

@@ -29,8 +29,9 @@ from scoresde_fast.loop.inputs import InputValues, NetworkInputs
 from scoresde_fast.loop.network_guidance import NetworkGuidance
 from scoresde_fast.loop.program import Program
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.sampler import Sampler, solver_options
+from scoresde_fast.sampler import Sampler
 from scoresde_fast.sdes import SDE, Betas, ScalarSDE
+from scoresde_fast.solver_choice import solver_options
 from scoresde_fast.solvers import (
     GRIDS,
     SOLVERS,

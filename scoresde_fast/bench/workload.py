@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -73,7 +73,7 @@ class Workload:
         default = Sampler(model, device=device)
         assert isinstance(default.options, SolverOptions)  # no configuration names an adaptive solver
         steps = max(1, round(nfe * default.options.steps / default.table.nfe))
-        sampler = Sampler(model, steps=steps, device=device)
+        sampler = Sampler(model, replace(default.options, steps=steps), device=device)
         assert isinstance(sampler.options, SolverOptions)
         return cls(sampler.model, sampler.options, sampler.table, tuple(range(batch)), sampler.device)
 

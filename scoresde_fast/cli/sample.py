@@ -152,7 +152,7 @@ class Verify:
         from scoresde_fast.devices import keep_freed_memory
         from scoresde_fast.generate.verify import read_set
         from scoresde_fast.loop.network_guidance import described_guidance
-        from scoresde_fast.sampler import described_options
+        from scoresde_fast.solver_choice import described_options
 
         keep_freed_memory()
         described = read_set(self.out)[1].configuration["sampler"]

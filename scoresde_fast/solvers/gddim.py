@@ -45,6 +45,7 @@ def posterior_mean(sde: CLDSDE, t: float, dt: float) -> PairRow:
     "gddim",
     source="Zhang et al. 2022",
     sdes=(CLDSDE,),
+    grid="quadratic",
     deterministic=True,
     orders=(1, 2, 3, 4),
     weak_order=2,

@@ -31,7 +31,8 @@ class SolverOptions:
     """The options of a fixed-step solver.
 
     Attributes:
-        solver: "pc" (reverse diffusion with the Langevin corrector), or a solver's name. Of Song et al. (2021):
+        solver: "pc" (reverse diffusion with the Langevin corrector), or a solver's name; the default is that of the model,
+            but with fewer than 100 steps unipc, or gddim on CLD. Of Song et al. (2021):
             euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpm_2m, dpmpp_2m, dpmpp_3m,
             dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_2s, dpmpp_3s, res, unipc, trigflow, sa, er_sde, seeds, heun, deis_rk,
             pndm, gradient_estimation. On CLD: sscs, euler_maruyama, gddim. With adaptive steps: rk45 (probability
@@ -44,7 +45,8 @@ class SolverOptions:
         grid: Spacing of the times: uniform (as published), quadratic, sqrt, karras, logsnr, beta, kl_optimal, or the
             published tables ays (Stable Diffusion 1.5, Stable Video Diffusion) and ays_sdxl. Or the times themselves,
             such as 1,0.5,0.1, or sigmas:80,10,1,0.1 for values of std / scale; in Python also an array of times, or
-            ("sigmas", array). They replace steps and eps. A last value of 0 stands for denoising.
+            ("sigmas", array). They replace steps and eps. A last value of 0 stands for denoising. The default is that
+            of the solver: uniform for those of Song et al., quadratic on CLD, and logsnr for the others.
         rho: Exponent of the grid karras, by default 7: larger values give shorter steps near the data.
         sigma_min: Value of std / scale at which to stop, instead of the time eps.
         sigma_max: Value of std / scale at which to start, instead of that at T; not on CLD. The run starts with noise
@@ -84,7 +86,7 @@ class SolverOptions:
     corrector: str | None = None
     corrector_steps: int = 1
     snr: float = 0.16
-    grid: str | Sequence[float | str] = "uniform"
+    grid: str | Sequence[float | str] | None = None
     rho: float | None = None
     sigma_min: float | None = None
     sigma_max: float | None = None
@@ -128,9 +130,10 @@ class SolverOptions:
         if not math.isfinite(self.snr):
             require_positive("snr", self.snr)
         require_norm("langevin_norm", self.langevin_norm)
-        object.__setattr__(self, "grid", grid_values(self.grid))
-        if not isinstance(self.grid, str):
-            self._use_values()
+        grid = None if self.grid is None else grid_values(self.grid)
+        object.__setattr__(self, "grid", grid)
+        if isinstance(grid, tuple):
+            self._use_values(grid)
         self._check_ends()
         if self.restart is not None:
             object.__setattr__(self, "restart", restart_intervals(self.restart))
@@ -158,13 +161,13 @@ class SolverOptions:
                 "run starts"
             )
 
-    def _use_values(self) -> None:
+    def _use_values(self, grid: tuple[float | str, ...]) -> None:
         """Check a grid of values, and set ``steps`` to their number of steps, without that of denoising."""
-        numbers = [value for value in self.grid if value != SIGMAS]
+        numbers = [value for value in grid if value != SIGMAS]
         if numbers[-1] == 0:
             if not self.denoise:
                 raise ValueError("grid ends at 0, which needs denoising: leave out denoise=False, or the last value")
-            object.__setattr__(self, "grid", self.grid[:-1])
+            object.__setattr__(self, "grid", grid[:-1])
             numbers = numbers[:-1]
         steps = len(numbers) - 1
         if steps < 1:

@@ -25,6 +25,7 @@ def euler_mean(sde: CLDSDE, t: float, dt: float, *, probability_flow: bool = Fal
     source="Song et al. 2021, section 4.1",
     sdes=(ScalarSDE, CLDSDE),
     finish=euler_mean,
+    grid="uniform",
     published=True,
     correctable=True,
 )
@@ -47,7 +48,7 @@ def _euler_maruyama_of_pairs(sde: CLDSDE, grid: TimeGrid, *, probability_flow: b
     return rows
 
 
-@solver("reverse_diffusion", source="Song et al. 2021, appendix E", published=True, correctable=True)
+@solver("reverse_diffusion", source="Song et al. 2021, appendix E", grid="uniform", published=True, correctable=True)
 def reverse_diffusion(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool) -> list[AnyRow]:
     """x <- x - f_i x + G_i^2 score + G_i z, which reverses the forward step x + f_i x + G_i z.
 
@@ -66,6 +67,7 @@ def reverse_diffusion(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool)
     source="Song et al. 2021, appendix F; Ho et al. 2020, algorithm 2",
     sdes=(VESDE, VPSDE),
     probability_flow=False,
+    grid="uniform",
     published=True,
     correctable=True,
 )

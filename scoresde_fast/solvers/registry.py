@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 
 from scoresde_fast.errors import RENAMED, unknown_message
-from scoresde_fast.sdes import SDE, SDES, DiscretisedSDE, ScalarSDE
+from scoresde_fast.sdes import CLDSDE, EDM, SDE, SDES, DiscretisedSDE, ScalarSDE
 from scoresde_fast.solvers.correctors import with_corrector
 from scoresde_fast.solvers.grid_values import grid_of_values, times_of_sigmas
 from scoresde_fast.solvers.grids import TimeGrid, make_grid, require_steps
@@ -21,7 +21,7 @@ from scoresde_fast.solvers.noise_schedule import starting_row
 from scoresde_fast.solvers.options import SolverOptions
 from scoresde_fast.solvers.restart import with_restarts
 from scoresde_fast.solvers.spacings import GRID_PARAMETERS
-from scoresde_fast.solvers.table import ZERO, AnyRow, Row, StepTable
+from scoresde_fast.solvers.table import ZERO, AnyRow, LongStepsError, Row, StepTable
 
 Fill = Callable[..., list[AnyRow]]
 Finish = Callable[..., AnyRow]
@@ -49,6 +49,7 @@ class Solver:
         deterministic: whether it draws no noise by default.
         evaluations: network evaluations per step, or if they differ a tuple with those of each of ``orders``.
         starting_evaluations: further evaluations at the start of a run, by methods that need a history.
+        grid: the default of the option ``grid``; see `default_grid`.
         published: whether it is a solver of score_sde.  If so, its uniform grid on a `DiscretisedSDE` ends one step
             below eps, and denoising on a `ScalarSDE` ignores ``finish``.
         correctable: whether a corrector can precede each step, which requires a solver without a history.
@@ -67,6 +68,7 @@ class Solver:
     deterministic: bool = False
     evaluations: int | tuple[int, ...] = 1
     starting_evaluations: int = 0
+    grid: str = "logsnr"
     published: bool = False
     correctable: bool = False
     corrected: bool = False
@@ -159,10 +161,33 @@ def find_solver(name: str, sde: SDE, *, probability_flow: bool = False) -> Solve
     return entry
 
 
+def default_grid(sde: SDE, options: SolverOptions) -> str:
+    """Return the grid of a run for which none is given: that of the solver, but "karras" for uniform steps on EDM."""
+    grid = find_solver(options.predictor, sde).grid
+    return "karras" if grid == "uniform" and isinstance(sde, EDM) else grid
+
+
+def few_steps_solver(sde: SDE) -> str:
+    """Return the name of a solver that is good with few steps; benchmarks/studies/few_steps.py compares them."""
+    return "gddim" if isinstance(sde, CLDSDE) else "unipc"
+
+
+def with_grid(sde: SDE, options: SolverOptions) -> SolverOptions:
+    """Return the options with the solver's default grid if none is given."""
+    return options if options.grid is not None else replace(options, grid=default_grid(sde, options))
+
+
+def parameters_of(sde: SDE, options: SolverOptions) -> set[str]:
+    """Return the names of the options that the solver and the grid of a run have."""
+    grid = with_grid(sde, options).grid
+    of_grid = GRID_PARAMETERS.get(grid, ()) if isinstance(grid, str) else ()
+    return {*find_solver(options.predictor, sde).options, *of_grid}
+
+
 def is_published(sde: SDE, options: SolverOptions) -> bool:
     """Return whether a run is on the uniform grid of score_sde, with the tables of its discrete processes."""
     entry = find_solver(options.predictor, sde, probability_flow=options.probability_flow)
-    uniform = entry.published and not options.restart and options.grid == "uniform"
+    uniform = entry.published and not options.restart and with_grid(sde, options).grid == "uniform"
     return uniform and isinstance(sde, DiscretisedSDE) and start_time(sde, options) == sde.T
 
 
@@ -184,7 +209,7 @@ def start_time(sde: SDE, options: SolverOptions) -> float:
 
 def end_time(sde: SDE, options: SolverOptions) -> float:
     """Return the time at which a run ends, before denoising; the grid of score_sde goes one step further."""
-    if not isinstance(options.grid, str):
+    if not isinstance(options.grid, str | None):
         return float(grid_of_values(sde, tuple(options.grid)).edges[-1])
     if options.sigma_min is not None:
         return _time_of_sigma(sde, options.sigma_min, "sigma_min")
@@ -204,6 +229,38 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
     Raises:
         ValueError: an option is unknown or out of range, two options exclude each other, or the steps are too few.
     """
+    options = with_grid(sde, options)
+    try:
+        return _table(sde, options)
+    except LongStepsError as error:
+        if not isinstance(options.grid, str):
+            raise
+        raise ValueError(
+            f"{options.steps} steps are too few for solver {options.solver!r} on grid {options.grid!r}: take "
+            f"at least {_least_steps(sde, options)}, or a solver for few steps, such as {few_steps_solver(sde)!r}"
+        ) from error
+
+
+def _least_steps(sde: SDE, options: SolverOptions) -> int:
+    """Return the smallest number of steps with finite coefficients, above ``options.steps``, which has none."""
+
+    def works(steps: int) -> bool:
+        try:
+            _table(sde, replace(options, steps=steps))
+        except LongStepsError:
+            return False
+        return True
+
+    low, high = options.steps, 2 * options.steps
+    while not works(high):  # `make_grid` ends this with its largest number of steps
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if works(middle) else (middle, high)
+    return high
+
+
+def _table(sde: SDE, options: SolverOptions) -> StepTable:
     entry = find_solver(options.predictor, sde, probability_flow=options.probability_flow)
     fill = _fill(sde, entry, options)
     start, eps = start_time(sde, options), end_time(sde, options)
@@ -232,6 +289,7 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
             else:
                 rows = fill(grid_of(steps, eps))
         else:
+            assert options.grid is not None  # by `with_grid`
             grid = grid_of_values(sde, tuple(options.grid))
             _warn_of_few_steps(entry, options, len(grid))
             rows = fill(grid)
@@ -248,7 +306,7 @@ def build_table(sde: SDE, options: SolverOptions) -> StepTable:
 
 def _fill(sde: SDE, entry: Solver, options: SolverOptions) -> Callable[[TimeGrid], list[AnyRow]]:
     """Return the function from a grid to the rows of the solver and the corrector."""
-    arguments, corrector = _arguments(entry, options), options.paired_corrector
+    arguments, corrector = _arguments(sde, entry, options), options.paired_corrector
     if corrector == "none":
         return partial(entry.fill, sde, **arguments)
     if not entry.correctable:
@@ -283,13 +341,12 @@ def _warn_of_few_steps(entry: Solver, options: SolverOptions, steps: int) -> Non
 _warned = False
 
 
-def _arguments(entry: Solver, options: SolverOptions) -> dict[str, Any]:
+def _arguments(sde: SDE, entry: Solver, options: SolverOptions) -> dict[str, Any]:
     """Return the keyword arguments of ``entry.fill``; refuse options and orders that the solver does not have."""
-    other_options = {name for other in SOLVERS.values() for name in other.options} - set(entry.options)
+    other_options = {name for other in SOLVERS.values() for name in other.options} - parameters_of(sde, options)
     for field in fields(options):
         value = getattr(options, field.name)
-        of_grid = isinstance(options.grid, str) and field.name in GRID_PARAMETERS.get(options.grid, ())
-        if value != field.default and field.name in other_options and not of_grid:
+        if value != field.default and field.name in other_options:
             _refuse_option(entry, field.name, value)
     arguments = {name: getattr(options, name, None) for name in entry.keywords}
     arguments = {name: value for name, value in arguments.items() if value is not None}

@@ -25,6 +25,7 @@ FLIP = np.diag([-1.0, 1.0])
     "sscs",
     source="Dockhorn et al. 2022, section 3.2",
     sdes=(CLDSDE,),
+    grid="quadratic",
     probability_flow=False,
     finish=euler_mean,
     correctable=True,

@@ -34,6 +34,10 @@ SCORE = (0.0, 1.0)
 """`Row.derive` for an output that is the score itself."""
 
 
+class LongStepsError(ValueError):
+    """The steps are so long that a coefficient is not finite."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One step.
@@ -134,10 +138,9 @@ class StepTable:
         _require_outputs_to_forget(rows)
         for index, row in enumerate(rows):
             if not np.isfinite(row.coefficients()).all():
-                raise ValueError(
+                raise LongStepsError(
                     f"the coefficients of row {index + 1} of {len(rows)}, at t = {row.t:.4g}, are not finite: "
-                    "the steps are too long for this solver; take more steps, or a solver for few steps "
-                    "(dpmpp_2m, or gddim on CLD)"
+                    "the steps are too long for this solver; take shorter steps"
                 )
         draw = count(1)
         return cls(rows, tuple(next(draw) if row.has_noise else None for row in rows))

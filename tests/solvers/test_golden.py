@@ -132,5 +132,5 @@ def test_whole_run(steps: dict[str, np.ndarray], name: str) -> None:
 def test_too_few_ancestral_steps_are_refused(steps: dict[str, np.ndarray]) -> None:
     """Ten ancestral steps on VP give NaN in the official code; here building the table raises an error."""
     assert np.isnan(steps["pc/vp_ancestral_sampling_none_N10/out"]).any()
-    with pytest.raises(ValueError, match="take more steps"):
+    with pytest.raises(ValueError, match="take at least 21"):
         build_table(VPSDE(), SolverOptions("ancestral", 10))

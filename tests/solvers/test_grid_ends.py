@@ -13,6 +13,7 @@ import torch
 import scoresde_fast as sf
 from scoresde_fast.configs import load_config
 from scoresde_fast.sdes import CLDSDE, EDM, SDE, VESDE, VPSDE, Betas, RectifiedFlow, ScalarSDE
+from scoresde_fast.solver_choice import described_options
 from scoresde_fast.solvers import SolverOptions, build_table, end_time, is_published, make_grid
 from scoresde_fast.solvers.exact_moments import Gaussian, prior, propagate
 from scoresde_fast.solvers.noise_schedule import time_of
@@ -104,7 +105,7 @@ def test_samples(solver: str, backend: str, run_seed: int) -> None:
         assert float(x.mean()) == pytest.approx(end.mean[0], abs=0.03)
         assert float(x.std()) == pytest.approx(np.sqrt(end.covariance[0, 0]), abs=0.03)
     assert x.isfinite().all()
-    assert sf.Sampler(model, **sf.sampler.described_options(sampler.describe())).describe() == sampler.describe()
+    assert sf.Sampler(model, **described_options(sampler.describe())).describe() == sampler.describe()
 
 
 def test_projection_keeps_known_pixels(run_seed: int) -> None:

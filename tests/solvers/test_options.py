@@ -18,8 +18,8 @@ from scoresde_fast.cli.options import RunGroup, SolverGroup, ToleranceGroup, giv
 from scoresde_fast.cli.sample import Sample
 from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.run_options import RunOptions
-from scoresde_fast.sampler import described_options
 from scoresde_fast.sdes import CLDSDE, VPSDE
+from scoresde_fast.solver_choice import described_options
 from scoresde_fast.solvers import GRIDS, SOLVERS, SolverOptions
 from scoresde_fast.solvers.correctors import CORRECTORS
 from scoresde_fast.solvers.registry import solver

@@ -70,7 +70,7 @@ def test_first_step_with_eta_one_is_ddim() -> None:
 )
 def test_heun_on_rectified_flow(sde: ScalarSDE) -> None:
     """On rectified flow the steps are those of Heun's method for dx/dt = E[z - x(0) | x(t)], on an exact mixture."""
-    options = SolverOptions("heun", 9, denoise=False, eps=0.05)
+    options = SolverOptions("heun", 9, grid="uniform", denoise=False, eps=0.05)
     grid = make_grid("uniform", sde, 9, 0.05)
     x = np.linspace(-2.0, 2.5, 7)
     table = build_table(sde, options)

@@ -21,6 +21,7 @@ CASES: list[tuple[str, dict[str, Any], tuple[str, int, str]]] = [
     ("digits-vp", {"steps": 20, "grid": "karras"}, ("unipc", 20, "karras")),
     ("digits-vp", {"steps": 30, "corrector_steps": 2}, ("ancestral", 30, "uniform")),
     ("digits-vp", {"solver": "dpmpp_2m"}, ("dpmpp_2m", 50, "logsnr")),
+    ("digits-vp", {"solver": "heun", "steps": 9}, ("heun", 9, "karras")),
     ("digits-vp", {"solver": "pc", "steps": 40}, ("pc", 40, "uniform")),
     ("digits-vp", {"solver": SolverOptions("unipc", 12)}, ("unipc", 12, "logsnr")),
     ("digits-cld", {"steps": 20}, ("gddim", 20, "quadratic")),

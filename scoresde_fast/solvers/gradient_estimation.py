@@ -14,6 +14,7 @@ from scoresde_fast.solvers.table import AnyRow, Row
 
 @solver(
     "gradient_estimation",
+    grid="karras",
     source="Permenter & Yuan 2023, algorithm 2",
     deterministic=True,
     finish=posterior_mean,

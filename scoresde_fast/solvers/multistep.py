@@ -64,6 +64,7 @@ def deis(
 
 @solver(
     "ipndm",
+    grid="karras",
     source="Liu et al. 2022 (PNDM); Zhang & Chen 2022 (DEIS), rho AB",
     deterministic=True,
     orders=(2, 3, 4),
@@ -206,6 +207,7 @@ def sa(
 
 @solver(
     "trigflow",
+    grid="karras",
     source="Salimans & Ho 2022 (v-prediction); Lu & Song 2024 (TrigFlow)",
     deterministic=True,
     orders=(1, 2, 3),

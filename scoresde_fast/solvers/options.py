@@ -31,8 +31,8 @@ class SolverOptions:
     """The options of a fixed-step solver.
 
     Attributes:
-        solver: "pc" (reverse diffusion with the Langevin corrector), or a solver's name; the default is that of the model,
-            but with fewer than 100 steps unipc, or gddim on CLD. Of Song et al. (2021):
+        solver: "pc" (reverse diffusion with the Langevin corrector), or a solver's name; the default is that of the
+            model, but with fewer than 100 steps unipc, or gddim on CLD. Of Song et al. (2021):
             euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpm_2m, dpmpp_2m, dpmpp_3m,
             dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_2s, dpmpp_3s, res, unipc, trigflow, sa, er_sde, seeds, heun, deis_rk,
             pndm, gradient_estimation. On CLD: sscs, euler_maruyama, gddim. With adaptive steps: rk45 (probability
@@ -46,7 +46,7 @@ class SolverOptions:
             published tables ays (Stable Diffusion 1.5, Stable Video Diffusion) and ays_sdxl. Or the times themselves,
             such as 1,0.5,0.1, or sigmas:80,10,1,0.1 for values of std / scale; in Python also an array of times, or
             ("sigmas", array). They replace steps and eps. A last value of 0 stands for denoising. The default is that
-            of the solver: uniform for those of Song et al., quadratic on CLD, and logsnr for the others.
+            of the solver: uniform for those of Song et al., quadratic on CLD, and logsnr or karras for the others.
         rho: Exponent of the grid karras, by default 7: larger values give shorter steps near the data.
         sigma_min: Value of std / scale at which to stop, instead of the time eps.
         sigma_max: Value of std / scale at which to start, instead of that at T; not on CLD. The run starts with noise

@@ -18,6 +18,7 @@ ADAMS_BASHFORTH = (55 / 24, -59 / 24, 37 / 24, -9 / 24)
 
 @solver(
     "pndm",
+    grid="karras",
     source="Liu et al. 2022 (PNDM), algorithm 2",
     deterministic=True,
     orders=(2,),

@@ -34,6 +34,7 @@ TABLEAUS = {
 
 @solver(
     "deis_rk",
+    grid="karras",
     source="Zhang & Chen 2022 (DEIS), rho RK",
     deterministic=True,
     orders=(2, 3, 4),

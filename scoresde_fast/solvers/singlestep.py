@@ -21,7 +21,13 @@ MAX_CHURN = np.sqrt(2) - 1
 """Largest relative growth of s before a step of Heun's method: it doubles the variance of the noise."""
 
 
-@solver("ddim", source="Song, Meng & Ermon 2020, equations 12 and 16", deterministic=True, finish=posterior_mean)
+@solver(
+    "ddim",
+    grid="karras",
+    source="Song, Meng & Ermon 2020, equations 12 and 16",
+    deterministic=True,
+    finish=posterior_mean,
+)
 def ddim(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, eta: float = 0.0) -> list[AnyRow]:
     """scale' x0 + sqrt(std'^2 - sigma^2) e + sigma z; sigma is ``eta`` times the standard deviation of x' | x, x0.
 
@@ -40,6 +46,7 @@ def ddim(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, eta: float =
 
 @solver(
     "heun",
+    grid="karras",
     aliases=("edm",),
     source="Karras et al. 2022, algorithms 1 and 2",
     deterministic=True,

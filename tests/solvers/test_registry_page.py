@@ -30,6 +30,7 @@ def documented(name: str) -> str:
     weak = ", ".join(str(entry.convergence(order, noisy=True)) for order in entry.orders if draws_noise)
     defaults = {option: default for option, default in entry.options.items() if option != "order"}
     options = [
+        f"`grid` {entry.grid}",
         *(["`order` " + ", ".join(map(str, entry.orders))] if "order" in entry.options else []),
         *(["`probability_flow`"] if entry.probability_flow and not entry.deterministic else []),
         *[f"`{option}` {default}".removesuffix(".0").removesuffix(" False") for option, default in defaults.items()],
@@ -40,7 +41,7 @@ def documented(name: str) -> str:
         evaluations += f", and {entry.starting_evaluations} at the start"
     title = " or ".join(f"`{each}`" for each in [name, *aliases])
     flow_orders = orders if entry.probability_flow else "-"
-    return f"| {title} | {sdes} | {flow_orders} | {weak or '-'} | {evaluations} | {', '.join(options) or '-'} |"
+    return f"| {title} | {sdes} | {flow_orders} | {weak or '-'} | {evaluations} | {', '.join(options)} |"
 
 
 @pytest.mark.parametrize("name", SOLVERS)

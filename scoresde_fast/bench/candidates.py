@@ -60,6 +60,8 @@ class ComparisonOptions:
         variants: also compare the other orders and forms of each solver. Without them each solver has its default
             order and form. The grids are then by default the one that suits the SDE, and adaptive solvers, which have
             no budgets, are compared only if ``solvers`` names them.
+        peers: also compare the solvers of other libraries that are installed, see `scoresde_fast.bench.peers`. Without
+            ``variants`` each has its default form.
         reference_steps: number of steps of the reference sampler; None to omit it.
         samples: samples of each candidate; by default 2 000 images or 20 000 scalars.
         batch_size: samples a batch; by default 100 images or 20 000 scalars.
@@ -76,6 +78,7 @@ class ComparisonOptions:
     extra: tuple[str, ...] = ()
     grids: tuple[str, ...] = ()
     variants: bool = True
+    peers: bool = False
     reference_steps: int | None = None
     samples: int | None = None
     batch_size: int | None = None
@@ -114,7 +117,7 @@ class Case:
 
     Attributes:
         name: label in plots; cases with the same name form one curve.
-        solver: the solver's name.
+        solver: the solver's name; of another library's solver, the library and the name there.
         probability_flow: whether the case integrates the probability-flow ODE, without noise after the prior.
         order: the solver's order, if it has several.
         grid: the time grid, if it has one.
@@ -143,11 +146,22 @@ class Case:
         """A string that is equal for equal cases, also after a JSON round trip."""
         return json.dumps(self.case_fields(), sort_keys=True)
 
+    @property
+    def library(self) -> str | None:
+        """The library of a peer; None for solvers of this package and the user's own."""
+        library, _, solver = self.solver.partition(" ")
+        return library if solver else None
+
+    @property
+    def end(self) -> str | None:
+        """How a peer lowers its order at the end, if it has a choice."""
+        return self.options.get("end") if self.library else None
+
     def __str__(self) -> str:
-        """Return the name, and in brackets order, grid and tolerance."""
+        """Return the name, and in brackets order, grid, tolerance and end."""
         order = f"order {self.order}" if self.order is not None else None
         tolerance = f"tolerance {self.tolerance:g}" if self.tolerance is not None else None
-        details = ", ".join(part for part in (order, self.grid, tolerance) if part)
+        details = ", ".join(part for part in (order, self.grid, tolerance, self.end) if part)
         return f"{self.name} ({details})" if details else self.name
 
 

@@ -37,6 +37,8 @@ STYLE: dict[Any, Any] = {
     "grid.color": FAINT,
     "grid.alpha": 0.3,
 }
+MOST_PEERS = 4
+"""Largest number of main curves of other libraries."""
 UPPER_EDGE = 100.0
 """Upper limit of the quality axis, as a multiple of the smallest value."""
 COSTS = {"nfe": "network evaluations a sample", "seconds_per_1000": "seconds for 1000 samples"}
@@ -148,22 +150,25 @@ def _curves(axes: Axes, result: Comparison, cost: str, value: str) -> list[float
     """Draw a curve for each solver, and return the values; the legend lists main curves first, by last value."""
     styles = _styles(result)
     curves = best_of_curve([case for case in result.lines if case.value(cost) < math.inf], value)
-    other_label = "other solvers"
+    labels = {False: "other solvers", True: "other solvers of other libraries"}  # the first of each is in the legend
     for name, curve in sorted(curves.items(), key=lambda item: (item[0] not in styles, item[1][-1].value(value))):
         points = sorted((case.value(cost), case.value(value)) for case in curve)
         x, y = [point[0] for point in points], [point[1] for point in points]
         if name in styles:
             axes.plot(x, y, label=name, linewidth=1.6, markersize=5, **styles[name])
         else:
-            axes.plot(x, y, label=other_label, color=FAINT, alpha=0.5, linewidth=0.8, zorder=1)
-            other_label = "_"  # only the first one is in the legend
+            peer = curve[0].library is not None
+            dash = ":" if peer else "-"
+            axes.plot(x, y, dash, label=labels[peer], color=FAINT, alpha=0.5, linewidth=0.8, zorder=1)
+            labels[peer] = "_"
     return [case.value(value) for curve in curves.values() for case in curve]
 
 
 def _styles(result: Comparison) -> dict[str, dict[str, Any]]:
-    """Return colour, marker and dash of the main curves, the same in every chart; stochastic solvers are dashed.
+    """Return colour, marker and dash of the main curves, the same in every chart.
 
-    The main curves are the user's own, and those that come closest to the best quality at some budget.
+    The main curves are the user's own, and those that come closest to the best quality at some budget, of which at most
+    `MOST_PEERS` are those of other libraries. Stochastic solvers are dashed, solvers of other libraries dotted.
     """
     curves = best_of_curve(result.lines)
 
@@ -173,11 +178,19 @@ def _styles(result: Comparison) -> dict[str, dict[str, Any]]:
         return case.quality / best - own_first
 
     closest = {name: min(map(relative_quality, curve)) for name, curve in curves.items()}
-    main = sorted(closest, key=lambda name: closest[name])[: len(CURVES)]
+    ranked = sorted(closest, key=lambda name: closest[name])
+    peers = [name for name in ranked if curves[name][0].library is not None]
+    main = [name for name in ranked if name not in peers[MOST_PEERS:]][: len(CURVES)]
     return {
-        name: {"color": colour, "marker": marker, "linestyle": "-" if curves[name][0].probability_flow else "--"}
+        name: {"color": colour, "marker": marker, "linestyle": _dash(curves[name][0])}
         for name, colour, marker in zip(sorted(main), CURVES, MARKERS, strict=False)
     }
+
+
+def _dash(case: MeasuredCase) -> str:
+    if case.library is None:
+        return "-" if case.probability_flow else "--"
+    return ":" if case.probability_flow else "-."
 
 
 def _finish(axes: Axes, result: Comparison, cost: str, values: Sequence[float], label: str, edge: float) -> Markup:

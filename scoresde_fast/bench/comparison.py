@@ -25,6 +25,7 @@ from scoresde_fast.bench.candidates import (
 )
 from scoresde_fast.bench.measures import MIXTURES, mixture, standard_error
 from scoresde_fast.bench.pages import write_html
+from scoresde_fast.bench.peers.cases import absence_notes, library_versions, peers
 from scoresde_fast.bench.pictures import image_strips
 from scoresde_fast.bench.progress import Progress, duration
 from scoresde_fast.bench.ranking import MeasuredCase, rank
@@ -50,7 +51,7 @@ from scoresde_fast.model import ScoreFunction, ScoreModel, describe_model, weigh
 from scoresde_fast.networks.adapter import Adapter
 from scoresde_fast.solvers import SOLVERS
 
-FAMILIES: tuple[Family, ...] = (fixed_step, adaptive)
+FAMILIES: tuple[Family, ...] = (fixed_step, adaptive, peers)
 
 SAMPLES = {"mixture": 20_000, "image": 2_000}
 BATCH = {"mixture": 20_000, "image": 100}
@@ -75,6 +76,11 @@ NOTES = (
 FLOW_NOTE = (
     "The error of a deterministic candidate is the RMS distance, over the first seeds, from the converged solution of "
     "the probability flow, before denoising. The published uniform grid does not end at eps."
+)
+PEERS_NOTE = (
+    "Solvers whose names begin with diffusers or k-diffusion are those of that library, run by its own code with the "
+    "same network, start, times and number of evaluations. They stop at eps and denoise with the last evaluation, as "
+    "the others do. Their noise comes from PyTorch's generators, with a seed for each batch."
 )
 
 
@@ -106,7 +112,8 @@ def compare(
     Raises:
         ValueError: a name is unknown, the model's samples cannot be scored, or ``out`` contains a different result.
         FileNotFoundError: the model, the reference, the training set or the extractor's weights do not exist.
-        MissingPackageError: the libraries of pages are not installed, and ``html`` is given.
+        MissingPackageError: the libraries of pages are not installed, and ``html`` is given; or no library of peers is,
+            and ``options.peers`` is set.
     """
     options = options or ComparisonOptions()
     device = usable_device(options.device)
@@ -146,6 +153,8 @@ def compare(
     measure, flow = target.measure, target.flow
     has_config = isinstance(model, ScoreModel) or kind == "mixture"
     described = {} if has_config else {"description": describe_model(model)}
+    absent = absence_notes() if options.peers else []
+    peer_notes = [PEERS_NOTE, *absent] if options.peers else []
     result = Comparison(
         title=f"{name} on {machine}",
         model=name,
@@ -161,13 +170,16 @@ def compare(
         flow_gap=None if flow is None else flow.gap,
         own=list(options.extra),
         **provenance(device),
-        notes=[*NOTES, *([] if flow is None else [FLOW_NOTE]), *target.notes],
+        notes=[*NOTES, *([] if flow is None else [FLOW_NOTE]), *peer_notes, *target.notes],
     )
+    if options.peers:
+        result.device["versions"] |= library_versions()
     if out is not None and out.exists():
         _continue(result, out)
     floor = "" if measure.floor is None else f", {measure.floor_name}: {measure.floor:.4g}"
     print(
         f"{name}: at most {len(candidates)} candidates, {samples} samples each; {measure.name}{floor}",
+        *absent,
         *target.notes,
         sep="\n  ",
         flush=True,

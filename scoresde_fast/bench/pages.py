@@ -82,6 +82,7 @@ def _tables(result: Comparison) -> dict[str, Any]:
     diverged = [UnmeasuredCase(**case.case_fields(), reason="diverged") for case in result.lines if case.diverged]
     limits, table = best_table(result)
     return {
+        "peers": {case.name for case in result.lines if case.library is not None},
         "limits": limits,
         "table": table,
         "lines": sorted(measured, key=lambda item: (item[0].nfe, item[0].quality)),

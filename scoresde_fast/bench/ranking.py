@@ -108,6 +108,7 @@ def rank(cases: Sequence[MeasuredCase], budgets: Iterable[int], chance: float = 
         *(_recommendation(cases, best, f"{best.limit:g} s for 1000 samples") for best in by_seconds),
         *_note_on_untimed(cases),
         *_comparison_with_reference(cases, by_nfe),
+        *_comparison_with_peers(cases, limits),
     ]
     fronts = {cost: pareto_front(cases, cost) for cost in ("nfe", "seconds_per_1000")}
     return Ranking(by_nfe, by_seconds, fronts, sentences)
@@ -208,6 +209,26 @@ def _comparison_with_reference(cases: Sequence[MeasuredCase], by_nfe: Sequence[B
         f"The reference is {_describe(reference)}. Best distance as a multiple of its distance: "
         f"{', '.join(factors)}. {f'Cheapest {margin}: {_describe(first)}' if first else f'No case is {margin}'}."
     ]
+
+
+def _comparison_with_peers(cases: Sequence[MeasuredCase], limits: Sequence[float]) -> list[str]:
+    """Compare the best of other libraries within each limit of evaluations with the best of this package."""
+    sentences = []
+    for value, name in (("quality", "distance"), ("flow_error", "error to the converged flow")):
+        factors = []
+        for limit in limits:
+            within = [case for case in competing(cases) if case.nfe <= limit and case.value(value) < math.inf]
+            ours, theirs = ([case for case in within if (case.library is None) is own] for own in (True, False))
+            if ours and theirs:
+                peer = min(theirs, key=lambda case: case.value(value))
+                factor = peer.value(value) / min(case.value(value) for case in ours)
+                factors.append(f"{factor:.3g} (at most {limit} NFE: {peer})")
+        if factors:
+            sentences.append(
+                f"Smallest {name} of other libraries' solvers, as a multiple of the smallest of this package's: "
+                f"{', '.join(factors)}."
+            )
+    return sentences
 
 
 def _describe(case: MeasuredCase) -> str:

@@ -79,6 +79,8 @@ class BenchSolvers(ExtractorOptions):
     """Time grids to compare."""
     no_variants: Flag = False
     """Compare each solver in its default order and form only; without --grids, on the grid that suits the SDE."""
+    peers: Flag = False
+    """Also compare the solvers of diffusers and k-diffusion, as far as they are installed."""
     plugin: Annotated[Path | None, NO_DEFAULT] = None
     """A Python file that registers further solvers with the decorator @scoresde_fast.solver."""
     reference_steps: Annotated[int | None, NO_DEFAULT] = None
@@ -112,6 +114,7 @@ class BenchSolvers(ExtractorOptions):
             extra=load_solvers(self.plugin) if self.plugin is not None else (),
             grids=self.grids,
             variants=not self.no_variants,
+            peers=self.peers,
             reference_steps=self.reference_steps,
             samples=self.samples,
             batch_size=self.batch_size,

@@ -26,7 +26,8 @@ from scoresde_fast.solvers.registry import ALIASES
 from tests.support.candidates import SMALL, Stub, run_stubs
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN_NETWORK, PLUGIN = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "comparison.md").read_text(), re.DOTALL)
+PAGE = (ROOT / "docs" / "comparison.md").read_text()
+OWN_NETWORK, PEERS, PLUGIN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture(autouse=True)

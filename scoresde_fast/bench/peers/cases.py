@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from importlib import metadata
 from importlib.util import find_spec
 
@@ -33,34 +33,35 @@ from scoresde_fast.loop.inputs import NetworkInputs
 from scoresde_fast.loop.run_monitor import NonFiniteError
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
-from scoresde_fast.sdes import Array, ScalarSDE
-from scoresde_fast.solvers import GRIDS, TimeGrid, make_grid
+from scoresde_fast.sdes import SDE, Array, ScalarSDE
+from scoresde_fast.solvers import GRIDS, TimeGrid, grids_of, make_grid
 from scoresde_fast.solvers.noise_schedule import NoiseSchedule, time_of
+from scoresde_fast.solvers.spacings import beta_quantiles
 
-EXTRA = "pip install 'scoresde-fast[peers]'"
+EXTRA, ALONE = "pip install 'scoresde-fast[peers]'", "pip install --no-deps k-diffusion"
+"""Commands that install diffusers and the dependencies of both, and k-diffusion without its dozen other ones."""
 NEEDED = {
-    diffusers.LIBRARY: ("diffusers", "scipy", "torchsde"),
+    diffusers.LIBRARY: ("diffusers", "scipy"),
     k_diffusion.LIBRARY: ("k_diffusion", "scipy", "torchsde", "torchdiffeq", "torchvision"),
 }
 """Packages that each library's solvers import."""
 
 
-def beta(ratios: Array, fraction: Array) -> Array:
-    """Quantiles of Beta(0.6, 0.6) between the largest and the smallest ratio (Lee et al. 2024)."""
-    from scipy.stats import beta as distribution
-
-    return ratios[1] + distribution.ppf(1 - fraction, 0.6, 0.6) * (ratios[0] - ratios[1])
+def beta_sigmas(ratios: Array, fraction: Array) -> Array:
+    """Quantiles of Beta(0.6, 0.6), scaled to s; the grid ``beta`` has them in t, as published (Lee et al. 2024)."""
+    return ratios[0] + (ratios[1] - ratios[0]) * beta_quantiles(fraction)
 
 
-def flow(ratios: Array, fraction: Array) -> Array:
+def flow_sigmas(ratios: Array, fraction: Array) -> Array:
     """Evenly spaced in s / (1 + s), the time of a rectified flow."""
     first, last = ratios / (1 + ratios)
     u = first + (last - first) * fraction
     return u / (1 - u)
 
 
-PEER_GRIDS = {"beta": beta, "flow": flow}
-"""Grids that only other libraries have. Their Karras and exponential grids are ``karras`` and ``logsnr``."""
+PEER_GRIDS: dict[str, Callable[[Array, Array], Array]] = {"beta_sigmas": beta_sigmas, "flow_sigmas": flow_sigmas}
+"""Grids that only diffusers has, between the ratios s at T and eps. Its exponential grid and ``use_lu_lambdas`` are
+``logsnr``."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def peer_cases(
     evaluations: int,
     *,
     peers: Sequence[Peer] | None = None,
-    grids: Sequence[str] = (*GRIDS, *PEER_GRIDS),
+    grids: Sequence[str] = (),
     eps: float | None = None,
 ) -> Iterator[PeerCase]:
     """Yield every peer on every grid, with as many steps as ``evaluations`` allow; denoising is not counted.
@@ -112,12 +113,13 @@ def peer_cases(
         sde: the noise schedule.
         evaluations: network evaluations of a run.
         peers: the peers; by default the deterministic ones of all installed libraries.
-        grids: names of the grids.
+        grids: names of the grids; by default all, with `PEER_GRIDS`.
         eps: time at which to stop; by default that of the SDE.
     """
     if peers is None:
         peers = [peer for peer in all_peers() if peer.deterministic]
     schedules = cache(partial(_schedule, sde, eps=eps))
+    grids = grids or (*grids_of(sde), *PEER_GRIDS)
     for peer in peers:
         steps = peer.steps_within(evaluations)
         for grid in grids if peer.grid is None else (peer.grid,):
@@ -143,12 +145,16 @@ def missing(library: str) -> list[str]:
 
 
 def absence_notes() -> list[str]:
-    """Return a sentence on each library that is not installed."""
+    """Return a sentence on each library, or part of one, that cannot run for lack of a package."""
     notes = []
     for library in NEEDED:
         if absent := missing(library):
-            command = EXTRA if absent != ["k_diffusion"] else "pip install --no-deps k-diffusion"
-            notes.append(f"{library} does not take part, because {' and '.join(absent)} is missing: {command}.")
+            command = EXTRA if absent != ["k_diffusion"] else ALONE
+            verb = "is" if len(absent) == 1 else "are"
+            notes.append(f"{library} does not take part, because {', '.join(absent)} {verb} missing: {command}.")
+    if not missing(diffusers.LIBRARY) and not diffusers.has_torchsde():
+        solvers = " and ".join(diffusers.NEED_TORCHSDE)
+        notes.append(f"{solvers} of diffusers do not take part, because torchsde is missing: {EXTRA}.")
     return notes
 
 
@@ -157,7 +163,6 @@ def library_versions() -> dict[str, str]:
     return {library: metadata.version(library) for library in NEEDED if not missing(library)}
 
 
-@cache
 def all_peers() -> tuple[Peer, ...]:
     """Return the peers of all installed libraries.
 
@@ -167,7 +172,7 @@ def all_peers() -> tuple[Peer, ...]:
     modules = {diffusers.LIBRARY: diffusers, k_diffusion.LIBRARY: k_diffusion}
     found = tuple(peer for library, module in modules.items() if not missing(library) for peer in module.peers())
     if not found:
-        raise MissingPackageError(f"--peers needs diffusers or k-diffusion to be installed: {EXTRA}")
+        raise MissingPackageError(f"--peers needs diffusers or k-diffusion to be installed: {EXTRA}, then {ALONE}")
     return found
 
 
@@ -184,7 +189,7 @@ def peers(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Candidat
     if not isinstance(sde, ScalarSDE):
         raise ValueError(f"no solver of another library runs on the SDE {sde.name!r}; leave out --peers")
     suited = suited_grid(sde)
-    grids = options.grids or ((*GRIDS, *PEER_GRIDS) if options.variants else (suited,))
+    grids = options.grids or ((*grids_of(sde), *PEER_GRIDS) if options.variants else (suited,))
     if suited not in grids:
         suited = grids[0]
     for peer in all_peers():
@@ -208,76 +213,108 @@ def peers(model: ScoreFunction, options: ComparisonOptions) -> Iterator[Candidat
                 yield Candidate(case, priority, partial(prepare, model, options, peer, grid, budget))
 
 
+class PlannedRun:
+    """A run of a peer whose evaluations are known: ``steps`` steps to eps, and with ``denoise`` one evaluation there.
+
+    Attributes:
+        case: the peer on its grid.
+        digest: hash of the method.
+        nfe: network evaluations a sample; a guided one counts as two.
+    """
+
+    def __init__(
+        self, model: ScoreFunction, options: ComparisonOptions, peer: Peer, grid: str, steps: int, *, denoise: bool
+    ) -> None:
+        assert isinstance(model.sde, ScalarSDE)
+        self.model, self.options, self.denoise = model, options, denoise
+        self.case = PeerCase(peer, grid, _schedule(model.sde, grid, steps))
+        trace = Trace.of(peer, self.case.schedule)
+        self.digest = trace.digest
+        self._times = time_at(model.sde, np.array(trace.ratios), self.case.schedule)
+        if denoise:
+            self._times = np.append(self._times, self.case.schedule.times[-1])
+        self.nfe = evaluation_program(model, self._times, "cpu", NetworkInputs(guidance=options.guidance)).nfe
+
+    @cached_property
+    def network(self) -> NetworkPredictions:
+        """The inference network."""
+        options, device = self.options, torch.device(self.options.device)
+        model = self.model.to(device)
+        inputs = NetworkInputs.bind(options.inputs, options.guidance, model, device)
+        return NetworkPredictions(model, self._times, inputs, options.precision)
+
+    def states(self, seeds: Sequence[int]) -> Tensor:
+        """Return the final states of one batch.
+
+        Raises:
+            NonFiniteError: they are NaN or infinite.
+        """
+        with self.network.run(seeds) as ids:
+            x = self.model.prior(Noise(0, ids).normal(0, self.model.state_shape))
+            x = self.case.end(self.network, x, seed=seeds[0])
+            if self.denoise:
+                x = self.network.denoised(x / float(self.case.schedule.scale[-1]))
+            if not x.isfinite().all():
+                raise NonFiniteError(f"{self.case.peer} gave NaN or infinity")
+            return x
+
+    def images(self, seeds: Sequence[int]) -> Tensor:
+        """Return the samples of seeds in batches, with a bar on a terminal if they take long."""
+        batch_size = self.options.batch_size or len(seeds)
+        batches, hide = [], len(seeds) <= batch_size or None
+        with tqdm(total=len(seeds), unit=" samples", disable=hide, leave=False, delay=BAR_AFTER) as bar:
+            for start in range(0, len(seeds), batch_size):
+                batch = seeds[start : start + batch_size]
+                batches.append(self.model.to_images(self.states(batch)))
+                bar.update(len(batch))
+        return torch.cat(batches)
+
+
 def prepare(model: ScoreFunction, options: ComparisonOptions, peer: Peer, grid: str, budget: int) -> Prepared:
     """Prepare a peer with as many steps as the budget allows, and one evaluation for denoising at eps.
+
+    As for solvers of this package, the error to the flow is that of a run that takes one more step instead.
 
     Raises:
         ValueError: the solver cannot run with these steps, or within the budget.
     """
-    trained = model.at_trained_times()
-    sde = trained.sde
-    assert isinstance(sde, ScalarSDE)
-    guided = NetworkInputs(guidance=options.guidance)
-
-    def case_of(steps: int) -> tuple[PeerCase, Trace, Array, int]:
-        case = PeerCase(peer, grid, _schedule(sde, grid, steps))
-        trace = Trace.of(peer, case.schedule)
-        times = np.append(time_at(sde, np.array(trace.ratios), case.schedule), case.schedule.times[-1])
-        return case, trace, times, evaluation_program(trained, times, "cpu", guided).nfe
-
-    steps = min(peer.steps_within(budget - 1), most_steps(sde) // peer.multiple * peer.multiple)
-    while steps > 0:
-        case, trace, times, nfe = case_of(steps)
-        if nfe <= budget:
-            break
-        steps = min(steps - 1, steps * budget // nfe) // peer.multiple * peer.multiple
-    if steps <= 0:
-        least = peer.evaluations(peer.multiple) + 1
-        raise ValueError(f"the budget is too small: the shortest run takes {least}")
-    if smaller := [other for other in options.budgets if nfe <= other < budget]:
-        raise ValueError(f"the {nfe} evaluations of the longest run also fit the budget {min(smaller)}")
-    return _prepared(trained, options, case, trace, times, nfe)
-
-
-def _prepared(
-    model: ScoreFunction, options: ComparisonOptions, case: PeerCase, trace: Trace, times: Array, nfe: int
-) -> Prepared:
-    batch_size, precision = options.batch_size or 64, options.precision
-
-    @cache
-    def network() -> NetworkPredictions:
-        device = torch.device(options.device)
-        on_device = model.to(device)
-        inputs = NetworkInputs.bind(options.inputs, options.guidance, on_device, device)
-        return NetworkPredictions(on_device, times, inputs, precision)
-
-    def states(seeds: Sequence[int], denoise: bool) -> Tensor:
-        with network().run(seeds) as ids:
-            x = model.prior(Noise(0, ids).normal(0, model.state_shape))
-            x = case.end(network(), x, seed=seeds[0])
-            if denoise:
-                x = network().denoised(x / float(case.schedule.scale[-1]))
-            if not x.isfinite().all():
-                raise NonFiniteError(f"{case.peer} gave NaN or infinity")
-            return x
+    planned = _longest(partial(PlannedRun, model.at_trained_times(), options, peer, grid), peer, budget, model.sde)
+    if smaller := [other for other in options.budgets if planned.nfe <= other < budget]:
+        raise ValueError(f"the {planned.nfe} evaluations of the longest run also fit the budget {min(smaller)}")
 
     def draw(seeds: Sequence[int]) -> SampleBatch:
-        batches = []
-        with tqdm(total=len(seeds), unit=" samples", disable=len(seeds) <= batch_size or None, leave=False,
-                  delay=BAR_AFTER) as bar:  # fmt: skip
-            for start in range(0, len(seeds), batch_size):
-                batch = seeds[start : start + batch_size]
-                batches.append(model.to_images(states(batch, denoise=True)))
-                bar.update(len(batch))
-        return SampleBatch(torch.cat(batches), nfe)
+        return SampleBatch(planned.images(seeds), planned.nfe)
 
     def warm_up(batch: int) -> None:
-        network()
-        if torch.device(options.device).type == "cuda":
-            states(range(batch), denoise=True)
+        if planned.network.device.type == "cuda":
+            planned.states(range(batch))
+
+    steps = planned.case.steps + 1
+
+    @cache
+    def to_eps() -> PlannedRun:
+        steps_to_eps = steps // peer.multiple * peer.multiple
+        return PlannedRun(model.at_trained_times(), options, peer, grid, steps_to_eps, denoise=False)
 
     def flow_end(seeds: Sequence[int]) -> Tensor:
-        batches = [seeds[start : start + batch_size] for start in range(0, len(seeds), batch_size)]
-        return torch.cat([states(batch, denoise=False) for batch in batches])
+        return to_eps().images(seeds)
 
-    return Prepared(nfe, trace.digest, draw, warm_up, case.steps, flow_end if case.peer.deterministic else None)
+    return Prepared(planned.nfe, planned.digest, draw, warm_up, steps, flow_end if peer.deterministic else None)
+
+
+def _longest(plan: Callable[..., PlannedRun], peer: Peer, budget: int, sde: SDE) -> PlannedRun:
+    """Return the longest run within the budget; raises ValueError if none is."""
+    most = min(peer.steps_within(budget - 1), (most_steps(sde) - 1) // peer.multiple * peer.multiple)
+    steps, longest = most, None
+    while longest is None:
+        if steps < peer.shortest:
+            least = peer.evaluations(peer.shortest) + 1
+            raise ValueError(f"the budget is too small: the shortest run takes at least {least} evaluations")
+        run = plan(steps, denoise=True)
+        if run.nfe <= budget:
+            longest = run
+        else:  # guided evaluations count as two
+            steps = min(steps - 1, steps * budget // run.nfe) // peer.multiple * peer.multiple
+    while steps < most and (run := plan(steps + peer.multiple, denoise=True)).nfe <= budget:
+        steps, longest = steps + peer.multiple, run
+    return longest

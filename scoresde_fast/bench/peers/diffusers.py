@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -424,10 +425,7 @@ def _ipndm(predictions: Predictions, x: Tensor, schedule: NoiseSchedule, seed: i
 
 def _pndm(predictions: Predictions, x: Tensor, schedule: NoiseSchedule, seed: int) -> Tensor:
     """Run PNDM: Runge-Kutta steps of four evaluations, with middles in t, then linear multistep of order 4."""
-    n = len(schedule.times) - 1
-    if n < 4:
-        raise ValueError(f"{n} steps are too few: three have four evaluations each")
-    times = schedule.times
+    times, n = schedule.times, len(schedule.times) - 1
     fine = np.insert(times.astype(float), np.arange(1, n + 1), (times[:-1] + times[1:]) / 2)
     s = NoiseSchedule.at(schedule.sde, fine).noise_to_signal
     scheduler = _scheduler("PNDM", num_train_timesteps=2 * n)
@@ -476,7 +474,7 @@ def tabulated() -> Iterator[Peer]:
         yield Peer(LIBRARY, "DDPM", run, "" if small else kind, default=small, **noisy)
     yield Peer(LIBRARY, "CogVideoXDPM", _cogvideox, default=True, **noisy)
     yield Peer(LIBRARY, "IPNDM", _ipndm, default=True)
-    yield Peer(LIBRARY, "PNDM", _pndm, default=True, evaluations=lambda steps: steps + 9)
+    yield Peer(LIBRARY, "PNDM", _pndm, default=True, evaluations=lambda steps: steps + 9, least=3)
     yield Peer(LIBRARY, "PNDM", _plms, "skip_prk_steps", evaluations=lambda steps: steps + 1)
 
 
@@ -502,6 +500,16 @@ def _ltx(predictions: Predictions, x: Tensor, schedule: NoiseSchedule, seed: int
     return _follow(scheduler, FLOW, predictions, x, schedule, s[:-1], labels, **_generator(x, seed))
 
 
+NEED_TORCHSDE = ("DPMSolverSDE", "CosineDPMSolverMultistep")
+"""Schedulers that draw Brownian motions of torchsde."""
+
+
+def has_torchsde() -> bool:
+    """Return whether torchsde is installed."""
+    return find_spec("torchsde") is not None
+
+
 def peers() -> list[Peer]:
-    """Return the schedulers in all forms."""
-    return [*multistep(), *singlestep(), *tabulated(), *stochastic()]
+    """Return the schedulers in all forms, without `NEED_TORCHSDE` if it is not installed."""
+    found = [*multistep(), *singlestep(), *tabulated(), *stochastic()]
+    return found if has_torchsde() else [peer for peer in found if peer.solver not in NEED_TORCHSDE]

@@ -48,6 +48,7 @@ class Peer:
         default: whether this is the library's default form.
         evaluations: returns the network evaluations of n steps.
         multiple: the number of steps must be a multiple of this.
+        least: the smallest number of steps.
         grid: the only time grid that it has; None if it runs on all.
     """
 
@@ -61,6 +62,7 @@ class Peer:
     default: bool = False
     evaluations: Callable[[int], int] = field(default=lambda steps: steps, compare=False)
     multiple: int = 1
+    least: int = 1
     grid: str | None = None
 
     @property
@@ -94,7 +96,12 @@ class Peer:
         steps = 0
         while self.evaluations(steps + self.multiple) <= evaluations:
             steps += self.multiple
-        return steps
+        return steps if steps >= self.least else 0
+
+    @property
+    def shortest(self) -> int:
+        """The smallest number of steps with which it runs."""
+        return max(self.least, self.multiple)
 
 
 class Probe:

@@ -72,17 +72,20 @@ class NetworkPredictions:
         times: time of each evaluation.
         inputs: inputs of the network, and its guidance.
         precision: precision of the network.
+
+    Attributes:
+        device: the device of the model.
     """
 
     def __init__(self, model: ScoreFunction, times: Array, inputs: NetworkInputs, precision: Precision) -> None:
         assert isinstance(model.sde, ScalarSDE)
         self._model, self._inputs, self._precision = model, inputs, precision
-        self._device = model.own_device
-        self._program = evaluation_program(model, times, self._device, inputs)
-        make = partial(evaluators, model.network, self._program, inputs, choose_precision(precision, self._device))
+        self.device = model.own_device
+        self._program = evaluation_program(model, times, self.device, inputs)
+        make = partial(evaluators, model.network, self._program, inputs, choose_precision(precision, self.device))
         with torch.inference_mode(False), torch.no_grad():
             # Folding runs in one thread, as in `TableRunner`.
-            self._plain, self._guided = in_worker(make) if self._device.type == "cpu" else make()
+            self._plain, self._guided = in_worker(make) if self.device.type == "cpu" else make()
         scale, std = model.sde.marginal(times)
         output, state = (
             each(times) for each in (model.parametrisation.output_scale, model.parametrisation.state_scale)
@@ -91,16 +94,16 @@ class NetworkPredictions:
         self._scale = scale.tolist()
         self._data = np.stack([factors[:, 0] * scale, factors[:, 1]], 1).tolist()
         self._noise = np.stack([-std * state * scale, -std * output], 1).tolist()
-        self._rows = torch.arange(len(times), device=self._device)
+        self._rows = torch.arange(len(times), device=self.device)
         self._data_of_inputs: tuple[Tensor, ...] = ()
         self._next = 0
 
     @contextmanager
     def run(self, seeds: Sequence[int]) -> Iterator[Tensor]:
         """Start a run of seeds; inside of it PyTorch's flags are those of a run.  Yields the sample ids (B,)."""
-        precision = choose_precision(self._precision, self._device)
-        with torch.inference_mode(), arithmetic(precision, self._device):
-            ids = torch.tensor(seeds, dtype=torch.int64, device=self._device)
+        precision = choose_precision(self._precision, self.device)
+        with torch.inference_mode(), arithmetic(precision, self.device):
+            ids = torch.tensor(seeds, dtype=torch.int64, device=self.device)
             self._data_of_inputs, self._next = self._inputs.data(ids), 0
             yield ids
 

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors of deterministic solvers with few evaluations: python -m benchmarks.studies.few_steps [--only NAME ...]
 
-Each solver, in each of its forms and on each grid, solves the probability flow from T to eps with 8, 10, 15, 20 and 50
-evaluations.  The error is the root mean square distance from the converged flow with the same start.  The models are
-Gaussian mixtures with the exact score, broad and sharp, five of each, and the embedded models.  The result is saved
-after each model; finished models are kept.
+Each solver of this package and each one of diffusers and k-diffusion, in each of its forms and on each grid, solves the
+probability flow from T to eps with 8, 10, 15, 20 and 50 evaluations.  The error is the root mean square distance from
+the converged flow with the same start.  The models are Gaussian mixtures with the exact score, broad and sharp, five of
+each, and the embedded models.  The result is saved after each model; finished models are kept.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,16 @@ from torch import Tensor
 
 import scoresde_fast as sf
 from benchmarks.files import RESULTS, parser, save
+from scoresde_fast.bench.candidates import ComparisonOptions
 from scoresde_fast.bench.measures import ConvergedFlow
+from scoresde_fast.bench.peers.cases import PeerCase, PlannedRun, peer_cases
+from scoresde_fast.bench.peers.predictions import ModelPredictions
+from scoresde_fast.loop.run_monitor import NonFiniteError
 from scoresde_fast.mixture import GaussianMixture
 from scoresde_fast.model import ScoreFunction
 from scoresde_fast.noise import Noise
-from scoresde_fast.sdes import EDM, SDE, VESDE, VPSDE, Betas, RectifiedFlow, SubVPSDE
-from scoresde_fast.solvers import SOLVERS, Row, Solver, SolverOptions, StepTable, build_table
-from scoresde_fast.solvers.spacings import grids_of
+from scoresde_fast.sdes import EDM, SDE, VESDE, VPSDE, Betas, RectifiedFlow, ScalarSDE, SubVPSDE
+from scoresde_fast.solvers import SOLVERS, Row, Solver, SolverOptions, StepTable, build_table, grids_of
 
 STEPS = (8, 10, 15, 20, 50)
 SDE_OF: dict[str, SDE] = {
@@ -103,17 +106,17 @@ def run(model: ScoreFunction, table: StepTable, x: Tensor) -> Tensor:
 
 
 class Errors:
-    """The errors of tables on one model."""
+    """The errors of runs on one model."""
 
     def __init__(self, name: str) -> None:
         self.is_mixture = not name.startswith("digits")
         self.model: ScoreFunction = mixture(name) if self.is_mixture else sf.load(name)
-        self.count = STATES["mixture" if self.is_mixture else "digits"]
+        self.seeds = range(STATES["mixture" if self.is_mixture else "digits"])
         self.sigma_data = self.model.span / 4
         self.model.data_range = None  # states are compared, not images
         if self.is_mixture:
-            self.flow = ConvergedFlow.of(self.model, self.count)
-            noise = Noise(0, torch.arange(self.count)).normal(0, self.model.state_shape)
+            self.flow = ConvergedFlow.of(self.model, len(self.seeds))
+            noise = Noise(0, torch.arange(len(self.seeds))).normal(0, self.model.state_shape)
             self.start = self.model.prior(noise).double()
         else:
             coarse, fine = (
@@ -125,13 +128,18 @@ class Errors:
     def of(self, options: SolverOptions) -> float:
         """Return the error of a run."""
         if self.is_mixture:
-            end = run(self.model, _table(self.model.sde, options), self.start)
-        else:
-            end = self._sampled(options)
-        return self.flow.error(end)
+            return self.flow.error(run(self.model, _table(self.model.sde, options), self.start))
+        return self.flow.error(self._sampled(options))
+
+    def of_peer(self, case: PeerCase) -> float:
+        """Return the error of a run of another library."""
+        if self.is_mixture:
+            return self.flow.error(case.end(ModelPredictions(self.model), self.start))
+        planned = PlannedRun(self.model, ComparisonOptions(), case.peer, case.grid, case.steps, denoise=False)
+        return self.flow.error(planned.states(self.seeds))
 
     def _sampled(self, options: SolverOptions) -> Tensor:
-        return sf.Sampler(self.model, options, compile=False, batch_size=self.count).sample(range(self.count))
+        return sf.Sampler(self.model, options, compile=False, batch_size=len(self.seeds)).sample(self.seeds)
 
 
 @cache
@@ -140,23 +148,50 @@ def _table(sde: SDE, options: SolverOptions) -> StepTable:
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Return the errors by number of evaluations, form and grid, of the forms that can run."""
+    """Return the errors of our solvers and of peers, by number of evaluations, form and grid."""
     errors = Errors(name)
-    sde = errors.model.sde
-    found: dict[str, Any] = {"gap": errors.flow.gap}
+    found: dict[str, Any] = {"gap": errors.flow.gap, "ours": {}, "peers": {}}
     for nfe in STEPS:
-        by_form: dict[str, dict[str, float]] = {}
-        for form, grid in product(forms(sde), grids_of(sde)):
-            options: dict[str, Any] = {"grid": grid, **form.options}
-            if grid == "kl_optimal" or form.solver.name == "trigflow":
-                options["sigma_data"] = errors.sigma_data
-            try:
-                error = errors.of(within(sde, nfe, form.solver.name, options))
-            except ValueError:
-                continue  # too few steps, or more than there are betas
-            if np.isfinite(error):
-                by_form.setdefault(str(form), {})[grid] = error
-        found[str(nfe)] = by_form
+        found["ours"][str(nfe)] = _collected(ours(errors, nfe))
+        found["peers"][str(nfe)] = _collected(peers(errors, nfe))
+    return found
+
+
+Run = tuple[str, str, Callable[[], float]]
+"""The name of a form, its grid, and a function that returns its error."""
+
+
+def ours(errors: Errors, nfe: int) -> Iterator[Run]:
+    """Yield every form of our solvers on every grid."""
+    sde = errors.model.sde
+    for form, grid in product(forms(sde), grids_of(sde)):
+        options: dict[str, Any] = {"grid": grid, **form.options}
+        if grid == "kl_optimal" or form.solver.name == "trigflow":
+            options["sigma_data"] = errors.sigma_data
+        yield str(form), grid, partial(_error, errors, nfe, form, options)
+
+
+def _error(errors: Errors, nfe: int, form: Form, options: dict[str, Any]) -> float:
+    return errors.of(within(errors.model.sde, nfe, form.solver.name, options))
+
+
+def peers(errors: Errors, nfe: int) -> Iterator[Run]:
+    """Yield every deterministic solver of other libraries on every grid, theirs and ours."""
+    assert isinstance(errors.model.sde, ScalarSDE)
+    for case in peer_cases(errors.model.sde, nfe):
+        yield str(case.peer), case.grid, partial(errors.of_peer, case)
+
+
+def _collected(runs: Iterable[Run]) -> dict[str, dict[str, float]]:
+    """Return the errors by form and grid, of the forms that can run."""
+    found: dict[str, dict[str, float]] = {}
+    for form, grid, error_of in runs:
+        try:
+            error = error_of()
+        except (ValueError, NonFiniteError):
+            continue  # too few steps, or more than there are betas
+        if np.isfinite(error):
+            found.setdefault(form, {})[grid] = error
     return found
 
 

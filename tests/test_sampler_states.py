@@ -73,11 +73,12 @@ def test_position_alone_is_refused(image_model: sf.ScoreModel) -> None:
 
 
 def test_defaults_of_a_model_without_a_configuration() -> None:
-    """An exact mixture on CLD is sampled by SSCS with quadratic striding by default."""
+    """An exact mixture on CLD is sampled by SSCS with quadratic striding by default, in few steps by gDDIM."""
     mixture = sf.GaussianMixture.gaussian(CLDSDE(), 0.3, 0.5, (1, 2, 2))
-    sampler = sf.Sampler(mixture, steps=20)
-    assert isinstance(sampler.options, SolverOptions)
-    assert (sampler.options.solver, sampler.options.grid, sampler.nfe) == ("sscs", "quadratic", 20)
+    for steps, solver in ((100, "sscs"), (20, "gddim")):
+        sampler = sf.Sampler(mixture, steps=steps)
+        assert isinstance(sampler.options, SolverOptions)
+        assert (sampler.options.solver, sampler.options.grid, sampler.nfe) == (solver, "quadratic", steps)
 
 
 def test_command_line(point_model: sf.ScoreModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,5 +38,9 @@ from .tasks import colorize as colorize
 from .tasks import inpaint as inpaint
 from .tasks import restore as restore
 from .tasks import sample as sample
+from .tuned import Tuned as Tuned
+from .tuning import gits as gits
+from .tuning import steps_within as steps_within
+from .tuning import tune as tune
 
 __version__: str

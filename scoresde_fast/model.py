@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,12 @@ class ScoreFunction(nn.Module):
         image_shape: (C, H, W) of one sample.
         data_range: the range of the data that the pixel values 0 and 255 have in the network; None for points, which
             are neither scaled nor clipped.
+
+    Attributes:
+        folder: the saved folder from which the model was loaded, which may have files with what was computed for it.
     """
+
+    folder: Path | None = None
 
     def __init__(
         self,

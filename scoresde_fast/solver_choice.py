@@ -16,6 +16,7 @@ from scoresde_fast.solvers import SolverOptions
 from scoresde_fast.solvers.grid_values import grid_values
 from scoresde_fast.solvers.options import PREDICTOR_CORRECTOR
 from scoresde_fast.solvers.registry import ALIASES, SOLVERS, few_steps_solver, parameters_of, with_grid
+from scoresde_fast.tuned import TUNED, Tuned, is_tuned
 
 PREDICTORS = {"none": "reverse_diffusion", "ancestral_sampling": "ancestral"}
 """Solvers of a configuration's predictors whose names differ; "none" is as in the official code."""
@@ -33,6 +34,8 @@ OF_THE_SOLVER = ("solver", "corrector", "order", "grid")
 """Options of a configuration that are for its own solver only."""
 OF_THE_OWN_SAMPLER = frozenset({"corrector", "corrector_steps", "snr", "langevin_norm", "original"})
 """Options that solvers for few steps do not have; with one of them, the model's own solver is the default."""
+OF_TUNED = ("solver", "steps", "probability_flow")
+"""Options beside the solver "tuned"."""
 AnyOptions = SolverOptions | AdaptiveOptions
 
 
@@ -55,6 +58,8 @@ def solver_options(model: ScoreFunction, options: Mapping[str, Any], *, conditio
         )
     if solver in ADAPTIVE:
         return _adaptive(model, options)
+    if solver is not None and is_tuned(solver):
+        return _tuned(model, options)
     for name, value in options.items():
         if name not in names(SolverOptions):
             raise ValueError(
@@ -67,7 +72,7 @@ def solver_options(model: ScoreFunction, options: Mapping[str, Any], *, conditio
         most = min(FEW_STEPS, defaults.get("steps", SolverOptions.steps))
         if isinstance(steps, int) and steps < most and defaults.get("solver") != few:
             solver = few
-    elif solver is not None and solver not in (solvers := [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR]):
+    elif solver is not None and solver not in (solvers := [*SOLVERS, *ALIASES, PREDICTOR_CORRECTOR, TUNED]):
         raise ValueError(unknown_message("solver", solver, [*solvers, *ADAPTIVE]))
     if solver is not None:
         defaults = {name: value for name, value in defaults.items() if name not in OF_THE_SOLVER}
@@ -108,6 +113,17 @@ def _complete(model: ScoreFunction, options: AnyOptions, others: list[str]) -> A
         kind = "AdaptiveOptions" if options.solver in ADAPTIVE else "SolverOptions"
         raise ValueError(f"solver {options.solver!r} takes {kind}, not {options!r}")
     return options.on(model.sde) if isinstance(options, AdaptiveOptions) else _with_defaults(model, options)
+
+
+def _tuned(model: ScoreFunction, options: Mapping[str, Any]) -> SolverOptions:
+    """Return the options that `scoresde_fast.tune` found."""
+    for name, value in options.items():
+        if name not in OF_TUNED:
+            raise ValueError(f"{name} is {shown(value)}, but solver {TUNED!r} has its own options: leave it out")
+    tuned = Tuned.named(options["solver"], model)
+    if "steps" not in options:
+        raise ValueError(f"solver {TUNED!r} needs a number of steps: choose from {shown(sorted(tuned.flow))}")
+    return tuned.options(options["steps"], probability_flow=bool(options.get("probability_flow", False)))
 
 
 def _adaptive(model: ScoreFunction, options: Mapping[str, Any]) -> AdaptiveOptions:

@@ -194,6 +194,7 @@ class Prepared:
         warm_up: untimed setup for batches of a size: folds the network, captures graphs.
         steps: number of steps; None for adaptive solvers.
         flow_end: for probability-flow solvers: returns x(eps) of seeds, before denoising.
+        options: the options of a solver of this package.
     """
 
     nfe: float
@@ -202,6 +203,7 @@ class Prepared:
     warm_up: Callable[[int], object]
     steps: int | None = None
     flow_end: Callable[[Sequence[int]], Tensor] | None = None
+    options: SolverOptions | AdaptiveOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -492,7 +494,7 @@ def _prepared(
         return sampler(False).sample(seeds)
 
     steps = solver.steps if isinstance(solver, SolverOptions) else None
-    return Prepared(nfe, digest, draw, warm_up, steps, flow_end if with_flow_end else None)
+    return Prepared(nfe, digest, draw, warm_up, steps, flow_end if with_flow_end else None, solver)
 
 
 def table_digest(table: StepTable) -> str:

@@ -86,6 +86,7 @@ def load(path_or_name: str | Path, config: ConfigLike | None = None, ema: bool =
         _require_saved(path, "model")
         with torch.device("cpu"):  # whatever torch's default device
             model = _with_saved_weights(ScoreModel(load_config(path / CONFIG)), path)
+        model.folder = path
     if config is not None and load_config(config) != model.config:
         raise ValueError(
             f"{str(path_or_name)!r} contains its configuration, which differs from the given config; leave out config"

@@ -112,7 +112,11 @@ if TYPE_CHECKING:
     FlowToleranceGroup: TypeAlias = FlowOptions
 else:
     DEFAULTS = "Options that are not given keep their defaults."
-    SolverGroup = optional(SolverOptions, otherwise="Options that are not given are set by the model or the solver.")
+    SolverGroup = optional(
+        SolverOptions,
+        otherwise="Options that are not given are set by the model or the solver.",
+        without=["weights"],  # those of a file
+    )
     ToleranceGroup = optional(
         AdaptiveOptions,
         otherwise="Options that are not given are set by the solver.",

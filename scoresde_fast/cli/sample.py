@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from scoresde_fast.model import ScoreFunction, ScoreModel
     from scoresde_fast.sampler import Sampler
 
+UNITS = {"ms": 1e-3, "s": 1.0, "min": 60.0}
+"""Units of a time budget, in seconds."""
 Trained = TypeVar("Trained", "ScoreModel", "Classifier")
 
 NOT_SOUND = 1
@@ -29,6 +31,20 @@ OutHelp = arg(
     help="A folder of PNGs, or a file whose suffix selects the format: .npz (arr_0, NHWC uint8), .zip (PNGs), .tar "
     "(webdataset shards of PNGs) or .npy (NCHW float32, not rounded)."
 )
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds of a text such as "0.5", "1s", "200ms" or "2min".
+
+    Raises:
+        ValueError: the text has another form.
+    """
+    unit = next((unit for unit in UNITS if text.endswith(unit)), "")
+    try:
+        return float(text.removesuffix(unit)) * UNITS.get(unit, 1.0)
+    except ValueError:
+        message = f"the time budget is {text!r}; it must be a number of seconds, or such as 200ms or 2min"
+        raise ValueError(message) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +70,9 @@ class Sample(SamplerOptions):
     """For --class: the noise-conditional classifier, an embedded one or a folder written by train."""
     class_scale: Annotated[float | None, arg(help_behavior_hint="(default: 5)")] = None
     """For --class: guidance scale. Above 1, images are more typical of their class and less diverse."""
+    time_budget: Annotated[str | None, NO_DEFAULT] = None
+    """Instead of --steps: seconds for all images of the run, such as 0.5 or 1s, 200ms or 2min. The number of steps is
+    the largest that fits on this device, which is measured first; with --solver tuned, of those it has."""
     return_velocity: Flag = False
     """CLD: write positions, velocities (float32) and seeds to --out FILE.npz instead of images."""
     rounding: Literal["floor", "round"] = "floor"
@@ -70,12 +89,26 @@ class Sample(SamplerOptions):
         shard = Shard.of_process() if self.shard is None else Shard.parse(self.shard)
         with stopping_on_sigterm() as stop:
             model = self.loading.load(self.model)
-            sampler = sf.Sampler(model, condition=self._guidance(), **self.options())
+            condition = self._guidance()
+            sampler = sf.Sampler(model, condition=condition, **self._options(model, count, condition))
             if self.return_velocity or not model.is_image:
                 print(write_states(sampler, parse_seeds(self.seeds), self.out, return_velocity=self.return_velocity))
                 return
             size = sampler.batch_size
             print(generate(sampler, seeds, self.out, batch_size=size, rounding=self.rounding, shard=shard, stop=stop))
+
+    def _options(self, model: ScoreFunction, images: int, condition: ClassGuidance | None) -> dict[str, Any]:
+        """Return the options of the sampler, with the number of steps that fits the time budget if there is one."""
+        options = self.options()
+        if self.time_budget is None:
+            return options
+        if "steps" in options:
+            raise ValueError("--time-budget chooses the number of steps: leave out --steps")
+        from scoresde_fast.tuning import steps_within
+
+        steps = steps_within(model, parse_seconds(self.time_budget), images, condition=condition, **options)
+        print(f"{steps} steps")
+        return options | {"steps": steps}
 
     def _guidance(self) -> ClassGuidance | None:
         """Return the condition of --class, or None without a class."""

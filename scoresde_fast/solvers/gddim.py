@@ -31,6 +31,7 @@ from scoresde_fast.solvers.adams import NODES, evaluation_points, lagrange
 from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.registry import solver
 from scoresde_fast.solvers.table import IDENTITY, AnyRow, PairRow
+from scoresde_fast.solvers.weights import Weights, with_weights
 
 
 def posterior_mean(sde: CLDSDE, t: float, dt: float) -> PairRow:
@@ -51,16 +52,20 @@ def posterior_mean(sde: CLDSDE, t: float, dt: float) -> PairRow:
     weak_order=2,
     finish=posterior_mean,
 )
-def gddim(sde: SDE, grid: TimeGrid, *, probability_flow: bool, order: int = 2, eta: float = 0.0) -> list[AnyRow]:
+def gddim(
+    sde: SDE, grid: TimeGrid, *, probability_flow: bool, order: int = 2, eta: float = 0.0, weights: Weights = ()
+) -> list[AnyRow]:
     """An Adams-Bashforth step: in e on the flow, or with ``eta`` 1 in D on the reverse SDE.
 
+    ``weights`` are added to the coefficients of e or D and of its earlier values.
+
     Raises:
-        ValueError: ``eta`` is neither 0 nor 1.
+        ValueError: ``eta`` is neither 0 nor 1, or the weights are not those of these steps.
     """
     assert isinstance(sde, CLDSDE)
     if eta not in (0.0, 1.0):
         raise ValueError(f"eta is {eta:g}; solver 'gddim' allows 0 (the probability flow) or 1 (the reverse SDE)")
-    return reverse_sde_rows(sde, grid, order) if eta else flow_rows(sde, grid, order)
+    return with_weights(reverse_sde_rows(sde, grid, order) if eta else flow_rows(sde, grid, order), weights)
 
 
 def flow_rows(sde: CLDSDE, grid: TimeGrid, order: int) -> list[AnyRow]:

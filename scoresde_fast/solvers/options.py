@@ -13,6 +13,7 @@ from scoresde_fast.run_options import require_types
 from scoresde_fast.solvers.grid_values import SIGMAS, grid_values
 from scoresde_fast.solvers.restart import RestartInterval, restart_intervals
 from scoresde_fast.solvers.spacings import RHO
+from scoresde_fast.solvers.weights import Weights, weights_of_rows
 
 RHO_RANGE = (0.1, 1000.0)
 """Least and largest `SolverOptions.rho`: beyond them powers of std / scale lose too many digits."""
@@ -66,6 +67,8 @@ class SolverOptions:
         lower_order_final: Multistep solvers: lower the order step by step at the end, down to 1, that of denoising.
         eta: Noise of ddim, sa, dpmpp_2m_sde, seeds and gddim, relative to the reverse SDE, and of er_sde, relative to
             the published one: 0 is the probability flow. gddim allows only 0 and 1.
+        weights: For ddim and gddim: weights that `scoresde_fast.tune` has fitted to a model and a grid, those of each
+            step in a tuple. They are added to the coefficients of the newest prediction and of earlier ones.
         churn: Noise that heun adds and removes, in total over all steps (S_churn of Karras et al.).
         s_min: With churn: the smallest std / scale at which heun adds noise (S_tmin of Karras et al.).
         s_max: With churn: the largest std / scale at which heun adds noise (S_tmax of Karras et al.).
@@ -101,6 +104,7 @@ class SolverOptions:
     lower_order_final: bool | None = None
     original: bool = False
     eta: float | None = None
+    weights: Weights | None = None
     churn: float | None = None
     s_min: float | None = None
     s_max: float | None = None
@@ -135,6 +139,8 @@ class SolverOptions:
         if isinstance(grid, tuple):
             self._use_values(grid)
         self._check_ends()
+        if self.weights is not None:
+            object.__setattr__(self, "weights", weights_of_rows(self.weights))
         if self.restart is not None:
             object.__setattr__(self, "restart", restart_intervals(self.restart))
 

@@ -16,6 +16,7 @@ from scoresde_fast.solvers.grids import TimeGrid
 from scoresde_fast.solvers.noise_schedule import NoiseSchedule, forward_step, posterior_mean, time_of
 from scoresde_fast.solvers.registry import solver
 from scoresde_fast.solvers.table import AnyRow, Row
+from scoresde_fast.solvers.weights import Weights, with_weights
 
 MAX_CHURN = np.sqrt(2) - 1
 """Largest relative growth of s before a step of Heun's method: it doubles the variance of the noise."""
@@ -28,11 +29,15 @@ MAX_CHURN = np.sqrt(2) - 1
     deterministic=True,
     finish=posterior_mean,
 )
-def ddim(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, eta: float = 0.0) -> list[AnyRow]:
+def ddim(
+    sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, eta: float = 0.0, weights: Weights = ()
+) -> list[AnyRow]:
     """scale' x0 + sqrt(std'^2 - sigma^2) e + sigma z; sigma is ``eta`` times the standard deviation of x' | x, x0.
 
+    ``weights`` are added to the coefficients of e and of its earlier values.
+
     Raises:
-        ValueError: ``eta`` is greater than 1.
+        ValueError: ``eta`` is greater than 1, or the weights are not those of these steps.
     """
     if eta > 1:
         raise ValueError(f"eta is {eta:g}; solver 'ddim' allows at most 1, the noise of the posterior")
@@ -41,7 +46,7 @@ def ddim(sde: ScalarSDE, grid: TimeGrid, *, probability_flow: bool, eta: float =
     sigma = eta * schedule.std[1:] * np.sqrt(-np.expm1(-2 * schedule.h))
     direction = np.sqrt(schedule.std[1:] ** 2 - sigma**2) - decay * schedule.std[:-1]
     columns = zip(grid.times, schedule.noise_predictions(), decay, direction, sigma, strict=False)
-    return [Row(t, derive, x, outputs=(e,), noise=z) for t, derive, x, e, z in columns]
+    return with_weights([Row(t, derive, x, outputs=(e,), noise=z) for t, derive, x, e, z in columns], weights)
 
 
 @solver(

@@ -212,3 +212,19 @@ def installed() -> list[str]:
 
     ratio = f"{result['installed_over_checkout']:.2f} times as long"
     return [f"{side('installed')}; in the checkout's `.venv` {side('checkout')}: {ratio}"]
+
+
+# docs/tuning.md
+
+
+def tuned() -> list[str]:
+    """Return the errors of tuned solvers, of the best other ones and of the default, on seeds not used for tuning."""
+    result, rows = load("tuning"), []
+    for model, by_nfe in result["models"].items():
+        for nfe, measured in by_nfe.items():
+            best, error = min(measured["untuned"].items(), key=lambda item: item[1])
+            ours, default = measured["tuned"], measured["default"]
+            cells = [f"{ours:.3f}", f"{error:.3f} ({best})", f"{1 - ours / error:.0%}", f"{default:.3f}"]
+            rows.append([f"`{model}`", nfe, *cells])
+    titles = ["tuned", "best other solver", "smaller by", "default solver"]
+    return table(["error of the flow", "evaluations", *titles], rows)

@@ -292,6 +292,7 @@ PAGES: dict[str, tuple[Callable[[], list[str]], ...]] = {
     "docs/portability.md": (study_tables.processors, study_tables.versions, study_tables.installed),
     "docs/sampling.md": (sixteen_bits,),
     "docs/sets.md": (sets,),
+    "docs/tuning.md": (study_tables.tuned,),
 }  # fmt: skip
 """The functions that make the tables of each page, in the order of the page."""
 

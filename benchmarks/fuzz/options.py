@@ -178,6 +178,7 @@ OPTIONS: dict[str, list[Any]] = {
     "lower_order_final": FLAGS,
     "original": FLAGS,
     "eta": AMOUNTS,
+    "weights": [(), ((0.1,), (0.1,)), ((0.1,),), ((nan,), ()), "0.1", [1, 2], [["a"]], {}, ((0.1, 0.2), ())],
     "churn": AMOUNTS,
     "s_min": [*AMOUNTS, 0.1],
     "s_max": [*AMOUNTS, 0.1],
@@ -206,6 +207,7 @@ OPTIONS: dict[str, list[Any]] = {
 """Invalid values of each option."""
 SOLVER_OF = {
     "eta": "ddim",
+    "weights": "ddim",
     "churn": "heun",
     "s_min": "heun",
     "s_max": "heun",

@@ -202,7 +202,7 @@ def within(sde: SDE, nfe: int, solver: str, options: dict[str, Any]) -> SolverOp
         ValueError: no run fits.
     """
     for steps in range(nfe, 0, -1):
-        run = SolverOptions(solver, steps, probability_flow=True, denoise=False, **options)
+        run = SolverOptions(solver, steps, **{"probability_flow": True, "denoise": False, **options})
         if _table(sde, run).nfe <= nfe:
             return run
     raise ValueError(f"{nfe} evaluations are too few for solver {solver!r}")

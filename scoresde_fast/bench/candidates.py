@@ -502,6 +502,7 @@ def table_digest(table: StepTable) -> str:
     sha256 = hashlib.sha256()
     for row in table.rows:
         kind = (row.save, row.derive is None, row.langevin is None, len(row.outputs))
+        kind += (row.forget,) * bool(row.forget)
         sha256.update(f"{kind} {row.t:.10e} {' '.join(f'{number:.10e}' for number in row.coefficients())}\n".encode())
     return sha256.hexdigest()
 

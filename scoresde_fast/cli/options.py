@@ -32,6 +32,8 @@ Device = Annotated[
     arg(help="cpu, cuda or cuda:1.", help_behavior_hint="(default: a GPU if there is one)"),
 ]
 BatchSize = Annotated[int, arg(help="Number of images in a batch.")]
+OF_FILES = ("weights",)
+"""Options that are too long for a command line, and come from a file."""
 OWN_MODEL = "a model in Python (FILE.py:NAME or PACKAGE.MODULE:NAME), whose code is executed"
 ModelHelp = arg(
     help="An embedded model (digits-vp), a saved folder, a run of train (its newest weights) or its state.pt, a .pth "
@@ -115,7 +117,7 @@ else:
     SolverGroup = optional(
         SolverOptions,
         otherwise="Options that are not given are set by the model or the solver.",
-        without=["weights"],  # those of a file
+        without=OF_FILES,
     )
     ToleranceGroup = optional(
         AdaptiveOptions,

@@ -33,7 +33,8 @@ class SolverOptions:
 
     Attributes:
         solver: "pc" (reverse diffusion with the Langevin corrector), or a solver's name; the default is that of the
-            model, but with fewer than 100 steps unipc, or gddim on CLD. Of Song et al. (2021):
+            model, but with fewer than 100 steps unipc, or gddim on CLD. Or "tuned": that of the model's file of
+            tune, or "tuned:FILE". Of Song et al. (2021):
             euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpm_2m, dpmpp_2m, dpmpp_3m,
             dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_2s, dpmpp_3s, res, unipc, trigflow, sa, er_sde, seeds, heun, deis_rk,
             pndm, gradient_estimation. On CLD: sscs, euler_maruyama, gddim. With adaptive steps: rk45 (probability

@@ -25,8 +25,10 @@ NFE = (5, 8, 10, 15, 20)
 """Numbers of evaluations by default."""
 SECONDS = 300.0
 """Duration by default."""
-SEEDS, UNSEEN, UNSEEN_OF_DATA = range(256), range(256, 384), range(256, 768)
-"""Seeds for the choice, and those on which the errors and the distances of the chosen solvers are measured."""
+SEEDS, UNSEEN = range(128), range(128, 256)
+"""Seeds for the choice by the flow, and those on which the errors of the chosen solvers are measured."""
+DATA_SEEDS, DATA_UNSEEN = range(256), range(256, 768)
+"""The same for the choice by the data."""
 MOST_BYTES = 2**30
 """Memory for the states of a converged flow; larger images are tuned with fewer seeds, which have more pixels."""
 LEAST_SEEDS = 8
@@ -80,8 +82,8 @@ def tune(
         found["flow"][number] = search.flow(number, start + share * (1 if distance is None else FLOW_SHARE))
         if distance is not None:
             flow = found["flow"][number].options
-            nearest, curve = nearest_to_data(model, number, flow, distance, SEEDS, start + share, network)
-            own, default = (distance(options, UNSEEN_OF_DATA) for options in (nearest, search.default(number)))
+            nearest, curve = nearest_to_data(model, number, flow, distance, DATA_SEEDS, start + share, network)
+            own, default = (distance(options, DATA_UNSEEN) for options in (nearest, search.default(number)))
             found["data"][number] = TunedSolver(nearest, own, default, curve)
         if on_solver is not None:
             for kind, solvers in found.items():

@@ -228,3 +228,19 @@ def tuned() -> list[str]:
             rows.append([f"`{model}`", nfe, *cells])
     titles = ["tuned", "best other solver", "smaller by", "default solver"]
     return table(["error of the flow", "evaluations", *titles], rows)
+
+
+# docs/sampling.md
+
+
+def feature_caching() -> list[str]:
+    """Return the speed and the Frechet distance with reused features, with the fewest skip connections."""
+    result, rows = load("feature-caching"), []
+    for model, lines in result["models"].items():
+        for line in lines:
+            if line["branches"] == 1:
+                distance = f"{line['frechet']:.2f} ± {line['standard_error']:.2f}"
+                cells = [f"{line['images_per_second']:.1f}", f"{line['speedup']:.2f}x", distance]
+                rows.append([f"`{model}`, `{line['solver']}`", line["interval"], *cells])
+    titles = ["images/s", "speed-up", "Frechet distance"]
+    return table([f"50 evaluations, {result['samples']} images", "`cache_interval`", *titles], rows)

@@ -258,6 +258,7 @@ def wrap(
     shape: Sequence[int],
     labels: str | LabelFunction | None = None,
     data_range: tuple[float, float] | None = (-1.0, 1.0),
+    deep_modules: Sequence[str] = (),
 ) -> ScoreFunction:
     """Return a score model that uses a network of any library; it works wherever a loaded model does.
 
@@ -276,11 +277,13 @@ def wrap(
         shape: (C, H, W) of one sample.
         data_range: the values that black and white have in the network's data; None for points, which are neither
             scaled nor clipped.
+        deep_modules: for the option ``cache_interval`` the names of modules whose outputs may be reused between steps,
+            such as "mid_block": all blocks of a U-Net but those next to the image.
 
     Raises:
         TypeError: ``network`` cannot be called, or ``schedule`` is not a schedule.
         ValueError: the prediction or the labels do not fit the schedule, the network cannot be evaluated, its output
-            has another shape, or its weights are not float32.
+            has another shape, its weights are not float32, or it has no module of a name in ``deep_modules``.
     """
     name = type(network).__name__
     if isinstance(network, ScoreFunction) or inspect.isclass(network) or not callable(network):
@@ -299,7 +302,8 @@ def wrap(
     label = usual_labels(schedule) if labels is None else labels
     parametrisation = PredictionParametrisation(schedule, prediction, label)
     if not isinstance(network, ScoreNetwork):  # networks of this package are folded
-        network = Adapter(network, shape[0], integer_labels=parametrisation.integer_labels)
+        integer_labels = parametrisation.integer_labels
+        network = Adapter(network, shape[0], integer_labels=integer_labels, deep_modules=deep_modules)
     model = ScoreFunction(network, parametrisation, tuple(shape), data_range)
     if not network_inputs(network):  # otherwise the inputs of a sampler are needed
         require_output(model, {})

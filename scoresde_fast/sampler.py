@@ -18,6 +18,7 @@ from scoresde_fast.flow.adaptive import AdaptiveRunner
 from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.loop.batches import Batches, fitting_batch
 from scoresde_fast.loop.condition import Conditions, RunContext, as_conditions, bind_all
+from scoresde_fast.loop.feature_cache import FeatureCaching
 from scoresde_fast.loop.inputs import InputValues, NetworkInputs
 from scoresde_fast.loop.network_guidance import NetworkGuidance
 from scoresde_fast.loop.run_monitor import OnStep
@@ -97,9 +98,15 @@ class Sampler:
             with torch.inference_mode(False):  # gradients pass through the tensors of conditions
                 context = RunContext(trained, self.table, self.options, self.device, run.backend)
                 bound = bind_all(self.conditions, context)
-            norm = self.options.langevin_norm
             self.runner = TableRunner(
-                trained, self.table, self.device, run, langevin_norm=norm, conditions=bound, inputs=self.inputs
+                trained,
+                self.table,
+                self.device,
+                run,
+                langevin_norm=self.options.langevin_norm,
+                conditions=bound,
+                inputs=self.inputs,
+                caching=FeatureCaching(self.options.cache_interval, self.options.cache_branches),
             )
         self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self.runner)
 

@@ -186,6 +186,8 @@ OPTIONS: dict[str, list[Any]] = {
     "gamma": AMOUNTS,
     "restart": ["", "0.1:0.3", "0.3:0.1:2:5", "nan:0.3:2:5", "0.1:0.3:-1:5", "0.1:0.3:2:0",
                 "0.1:5:2:5", "0.1:0.3:1000000000:5", ((0.1, 0.3, 2),), 3, {}, [1]],
+    "cache_interval": [*COUNTS, 10**9],
+    "cache_branches": [*COUNTS, 10**9],
     "langevin_norm": NAMES,
     "rtol": AMOUNTS,
     "atol": AMOUNTS,

@@ -20,6 +20,7 @@ from benchmarks.files import RESULTS, parser, save
 from benchmarks.studies.few_steps import forms, within
 from scoresde_fast.loop.run_monitor import NonFiniteError
 from scoresde_fast.model import ScoreFunction
+from scoresde_fast.solver_choice import solver_options
 from scoresde_fast.solvers import SolverOptions, grids_of
 from scoresde_fast.tuning.fitting import error
 from scoresde_fast.tuning.flow import ConvergedFlow
@@ -75,19 +76,26 @@ def measure(name: str) -> dict[str, Any]:
         ranked = sorted(untuned(model, nfe), key=lambda options: errors.of(options, FIRST))[:BEST]
         best = {_label(options): errors.of(options, len(UNSEEN)) for options in ranked}
         own, all_seeds = tuned.flow[nfe], len(UNSEEN)
+        default = solver_options(model, {"steps": nfe, "probability_flow": True})
+        assert isinstance(default, SolverOptions)
         found[str(nfe)] = {
             "tuned": errors.of(own.options, all_seeds),
             "times": own.options.grid,
             "curve": own.curve,
             "untuned": dict(sorted(best.items(), key=lambda item: item[1])),
-            "default": errors.of(sf.Sampler(model, steps=nfe, probability_flow=True).options, all_seeds),
+            "default": errors.of(default, all_seeds),
         }
     return found
 
 
 def _label(options: SolverOptions) -> str:
     """Return a solver's name, order, forms, grid and end."""
-    values = [options.variant, options.prediction, options.variable, "lower_order_final" * bool(options.lower_order_final)]
+    values = [
+        options.variant,
+        options.prediction,
+        options.variable,
+        "lower_order_final" * bool(options.lower_order_final),
+    ]
     named = [str(value) for value in (options.solver, options.order, *values, options.grid) if value]
     return " ".join([*named, "denoised" if options.denoise else "to eps"])
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from scoresde_fast.adapters.diffusers_ncsnpp import as_ncsnpp
 from scoresde_fast.errors import require_packages
 from scoresde_fast.model import ScoreFunction, required_inputs, wrap
+from scoresde_fast.networks import ScoreNetwork
 from scoresde_fast.networks.adapter import Conditional
 from scoresde_fast.parametrisation import LabelFunction, Prediction
 from scoresde_fast.sdes import EDM, VESDE, Betas, RectifiedFlow, ScalarSDE
@@ -105,14 +107,24 @@ def from_diffusers(
     shape = _shape(config) if shape is None else shape
     if latent is None:
         latent = parts.latent or shape[0] not in IMAGE_CHANNELS
+    network = _network(unet, training)
     return wrap(
-        _network(unet, training),
+        network,
         training.schedule,
         prediction=training.prediction,
         labels=training.labels,
         shape=shape,
         data_range=None if latent else training.data_range,
+        deep_modules=() if isinstance(network, ScoreNetwork) else _deep_modules(unet),
     )
+
+
+def _deep_modules(unet: nn.Module) -> list[str]:
+    """Return the names of all blocks but the two next to the image."""
+    last = len(getattr(unet, "up_blocks", ())) - 1
+    nearest = ("down_blocks.0", f"up_blocks.{last}")
+    blocks = re.compile(r"mid_block|(down|up)_blocks\.\d+")
+    return [name for name, _ in unet.named_modules() if blocks.fullmatch(name) and name not in nearest]
 
 
 def _parts(source: Any) -> Parts:

@@ -501,8 +501,7 @@ def table_digest(table: StepTable) -> str:
     """Return the SHA-256 of a table's times and coefficients, rounded to 11 digits to ignore rounding errors."""
     sha256 = hashlib.sha256()
     for row in table.rows:
-        kind = (row.save, row.derive is None, row.langevin is None, len(row.outputs))
-        kind += (row.forget,) * bool(row.forget)
+        kind = (row.save, row.derive is None, row.langevin is None, len(row.outputs), *[row.forget] * bool(row.forget))
         sha256.update(f"{kind} {row.t:.10e} {' '.join(f'{number:.10e}' for number in row.coefficients())}\n".encode())
     return sha256.hexdigest()
 

@@ -25,6 +25,11 @@ from scoresde_fast.solvers.options import Norm
 AfterRow = Callable[[int, Tensor, Tensor, Tensor | None], None]
 
 
+def no_features(batch: int) -> Data:
+    """Return the deep features that a loop without reuse keeps."""
+    return ()
+
+
 @dataclass(frozen=True)
 class StepBackends:
     """The implementation of each step operation, chosen once for a run."""
@@ -57,6 +62,7 @@ class Registers:
             the gradients.
         data: data of each condition.
         inputs: inputs of the network.
+        features: deep features of the last whole evaluation, if others reuse them.
     """
 
     state: Tensor
@@ -67,6 +73,7 @@ class Registers:
     sums: Tensor
     data: tuple[Data, ...]
     inputs: Data
+    features: Data
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +89,8 @@ class Loop:
         conditions: conditions on the samples.
         inputs: inputs of the network.
         guided: the network with its guidance, for rows that are guided; None if there are none.
+        shallow: the network for rows that reuse deep features; None if there are none.
+        empty_features: returns tensors for the deep features of a batch of this size.
     """
 
     program: Program
@@ -92,6 +101,8 @@ class Loop:
     conditions: BoundConditions = NO_CONDITIONS
     inputs: NetworkInputs = NO_INPUTS
     guided: Evaluate | None = None
+    shallow: Evaluate | None = None
+    empty_features: Callable[[int], Data] = no_features
 
     def registers(self, shape: tuple[int, ...]) -> Registers:
         """Return registers for a batch of ``shape``, to be filled by `start`."""
@@ -107,6 +118,7 @@ class Loop:
             sums=state.new_zeros(2 if conditions.guidance else 1, len(program.kinds)),
             data=tuple(condition.empty_data(shape[0]) for condition in conditions.all),
             inputs=self.inputs.empty_data(shape[0]),
+            features=self.empty_features(shape[0]),
         )
 
     def start(self, registers: Registers, x: Tensor, noise: Noise) -> Registers:
@@ -158,8 +170,11 @@ class Loop:
     def _evaluate(self, kind: RowKind, r: Registers) -> tuple[Tensor, Tensor | None]:
         """Return the guided network output and the guidance term to add to the state after the row, or None."""
         network = self.guided if kind.guided and self.guided is not None else self.evaluate
+        if kind.shallow:
+            assert self.shallow is not None
+            network = self.shallow
         if not self.conditions.guidance:
-            return network(r.state, r.counter, *r.inputs), None
+            return network(r.state, r.counter, *r.inputs, *r.features), None
         data = r.data[len(self.conditions.on_state) :]
 
         def evaluate(x: Tensor, row: Tensor) -> Tensor:

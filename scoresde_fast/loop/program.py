@@ -36,6 +36,7 @@ class RowKind(NamedTuple):
         earlier: number of earlier derived outputs that it reads.
         mixed: whether it is a Langevin step whose score is not a multiple of the network's output.
         guided: whether it also evaluates a weaker network, see `scoresde_fast.loop.network_guidance`.
+        shallow: whether it reuses the deep features of an earlier row, see `scoresde_fast.loop.feature_cache`.
     """
 
     evaluates: bool
@@ -45,6 +46,7 @@ class RowKind(NamedTuple):
     earlier: int
     mixed: bool = False
     guided: bool = False
+    shallow: bool = False
 
     @property
     def evaluations(self) -> int:
@@ -91,8 +93,11 @@ class Program:
         table: StepTable,
         device: torch.device | str,
         inputs: NetworkInputs = NO_INPUTS,
+        cache_interval: int = 1,
     ) -> Program:
         """Combine a table with a model and the guidance of its network.
+
+        Every ``cache_interval``-th evaluation is whole, the others are shallow.
 
         Raises:
             ValueError: a row without an evaluation reads four earlier outputs.
@@ -102,7 +107,7 @@ class Program:
         coefficients = np.zeros((len(table.rows), PAIR_WIDTH if table.pairs else WIDTH))
         control = np.zeros((len(table.rows), len(CONTROL)), dtype=np.int64)
         langevin_state = np.zeros(len(table.rows))
-        kinds, stored = [], 0
+        kinds, stored, evaluated = [], 0, 0
         for index, (row, row_scales) in enumerate(zip(table.rows, scales, strict=True)):
             if row.derive is None and len(row.outputs) > EARLIER and np.count_nonzero(row.outputs[EARLIER]):
                 raise ValueError(
@@ -116,7 +121,9 @@ class Program:
                 )
             control[index] = CONTROL._replace(draw=table.draws[index] or 0, slot=stored, save=row.save)
             guided = row.derive is not None and inputs.scales(times[index]) != 1
-            kinds.append(_kind(row)._replace(mixed=bool(langevin_state[index]), guided=bool(guided)))
+            shallow = row.derive is not None and evaluated % cache_interval != 0
+            evaluated += row.derive is not None
+            kinds.append(_kind(row)._replace(mixed=bool(langevin_state[index]), guided=bool(guided), shallow=shallow))
             if row.derive is not None and row.langevin is None:  # later rows do not read outputs of correctors
                 stored += 1 - row.forget
         control[:, CONTROL.draw] = control[:, CONTROL.draw].astype(np.uint32).astype(np.int32)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from scoresde_fast.devices import arithmetic, choose_capture, choose_compile, choose_precision, out_of_memory
 from scoresde_fast.loop.capture import CapturedLoop, GraphCapture, require_capturable_loop
-from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions, Evaluate
+from scoresde_fast.loop.condition import NO_CONDITIONS, BoundConditions, Data, Evaluate
 from scoresde_fast.loop.evaluator import (
     Evaluator,
     evaluators,
@@ -23,6 +23,13 @@ from scoresde_fast.loop.evaluator import (
     warn_slower,
     warn_user,
 )
+from scoresde_fast.loop.feature_cache import (
+    NO_CACHING,
+    CachingNetwork,
+    CachingPlainNetwork,
+    FeatureCaching,
+    caching_evaluators,
+)
 from scoresde_fast.loop.inputs import NO_INPUTS, NetworkInputs
 from scoresde_fast.loop.loop import Loop, StepBackends
 from scoresde_fast.loop.program import Program
@@ -30,6 +37,7 @@ from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.step import Callback, Step
 from scoresde_fast.loop.workers import in_worker
 from scoresde_fast.model import ScoreFunction
+from scoresde_fast.networks import ScoreNetwork
 from scoresde_fast.noise import Noise
 from scoresde_fast.run_options import RunOptions
 from scoresde_fast.solvers import StepTable
@@ -56,14 +64,16 @@ class TableRunner:
         langevin_norm: see `scoresde_fast.ops.langevin.langevin`.
         conditions: conditions on the samples.
         inputs: inputs of the network, and its guidance.
+        caching: reuse of the network's deep features.
 
     Raises:
-        ValueError: the device does not support the precision or capture, or strict excludes langevin_norm "batch".
+        ValueError: the device does not support the precision or capture, strict excludes langevin_norm "batch", or the
+            features of the network cannot be reused.
         RuntimeError: the backend is not available; the message gives the reason.
     """
 
     chunk_share = 1
-    _evaluators: tuple[Evaluator, Evaluator]  # of the network, and of the guided network
+    _evaluators: tuple[Evaluator, Evaluator, Evaluator]  # of the network, the guided one, and for shallow rows
     _evaluates: tuple[Evaluate, ...]  # the same, compiled if requested
 
     def __init__(
@@ -76,6 +86,7 @@ class TableRunner:
         langevin_norm: Norm = "sample",
         conditions: BoundConditions = NO_CONDITIONS,
         inputs: NetworkInputs = NO_INPUTS,
+        caching: FeatureCaching = NO_CACHING,
     ) -> None:
         self.model, self.run_options, self.device, self._inputs = model, run, device, inputs
         self.batch_dependent = langevin_norm == "batch" and any(row.langevin is not None for row in table.rows)
@@ -85,17 +96,26 @@ class TableRunner:
                 "strict=True excludes langevin_norm='batch', which makes an image depend on its batch: "
                 "choose langevin_norm='sample'"
             )
+        caching.require_network(model.network)
+        if caching.interval > 1 and (inputs.guidance is not None or conditions.guidance):
+            raise ValueError(
+                f"cache_interval is {caching.interval}, but guidance needs whole evaluations: leave out one of them"
+            )
+        self._caching = caching
         self._conditions, self._differentiates = conditions, conditions.through_network
         self.evaluation = ("gradient" if self._differentiates else "output") + inputs.memory
-        self.program = Program.of_model(model, table, device, inputs)
+        self.program = Program.of_model(model, table, device, inputs, caching.interval)
         self.nfe = self.program.nfe
         self._backends, self._langevin_norm = StepBackends.choose(device, run.backend), langevin_norm
         self._requested = self.precision = choose_precision(run.precision, device)
-        self._compiling = choose_compile(run.compile, device) and not self._differentiates
-        if run.compile is True and self._differentiates:
-            warn_user(
-                "a condition takes the network's gradient, which is not compiled; compile=False silences this warning"
-            )
+        uncompiled = None
+        if self._differentiates:
+            uncompiled = "a condition takes the network's gradient, which is not compiled"
+        elif caching.interval > 1 and not isinstance(model.network, ScoreNetwork):
+            uncompiled = "a network whose deep modules are reused is not compiled"
+        self._compiling = choose_compile(run.compile, device) and uncompiled is None
+        if run.compile is True and uncompiled is not None:
+            warn_user(f"{uncompiled}; compile=False silences this warning")
         self._graphs = GraphCapture(model, device, wanted=choose_capture(run.capture, device))
         # The keys are the batch size and the number of CPU threads: compiled code is specific to both.
         self._loops: dict[tuple[int, int], Loop | CapturedLoop] = {}
@@ -112,6 +132,7 @@ class TableRunner:
         """How the network runs: folded or as written, its precision, and whether it is compiled and captured."""
         parts = [network_form(self.model.network), self.precision]
         parts += ["compiled"] * self._compiling + ["captured"] * self._graphs.wanted
+        parts += [f"features reused for {self._caching.interval} evaluations"] * (self._caching.interval > 1)
         return ", ".join(parts)
 
     def refresh(self) -> None:
@@ -125,7 +146,7 @@ class TableRunner:
         network, self._network = self.model.network, None
         self.release()
         # Folding runs in one thread, because the last bits of a folded weight may depend on the number of threads.
-        make = partial(evaluators, network, self.program, self._inputs, self._requested)
+        make = partial(self._make_evaluators, network)
         self._evaluators = in_worker(make) if self.device.type == "cpu" else make()
         self._evaluates = self._evaluators
         if self._compiling:
@@ -135,6 +156,14 @@ class TableRunner:
             )
         self.precision = network_precision(network, self._requested)
         self._network = network  # set last, so that a failed build is repeated
+
+    def _make_evaluators(self, network: nn.Module) -> tuple[Evaluator, Evaluator, Evaluator]:
+        """Return the evaluators of the network and of the guided network, and that of shallow rows."""
+        plain, guided = evaluators(network, self.program, self._inputs, self._requested)
+        if self._caching.interval == 1:
+            return plain, guided, plain
+        whole, shallow = caching_evaluators(plain, self._caching)
+        return whole, whole, shallow
 
     def release(self) -> None:
         """Free the memory of all loops."""
@@ -234,18 +263,29 @@ class TableRunner:
         """Return the loop with the network and the guided network."""
         return Loop(
             self.program, evaluates[0], self._backends, self.run_options.run_seed, self._langevin_norm,
-            self._conditions, self._inputs, guided=evaluates[1],
+            self._conditions, self._inputs, guided=evaluates[1], shallow=evaluates[2],
+            empty_features=self._empty_features,
         )  # fmt: skip
+
+    def _empty_features(self, batch: int) -> Data:
+        """Return tensors for the deep features of a batch; none if no row reuses them."""
+        whole = self._evaluators[0]
+        if not isinstance(whole, CachingNetwork | CachingPlainNetwork):
+            return ()
+        x = torch.zeros(batch, *self.model.state_shape, dtype=torch.float32, device=self.device)
+        row = torch.zeros(1, dtype=torch.int64, device=self.device)
+        return whole.empty_features(x, row, *self._inputs.empty_data(batch))
 
     def _evaluate_zeros(self, evaluates: Sequence[Evaluate], batch: int) -> None:
         """Evaluate the networks as the loop does, including their gradients if the loop needs them."""
-        guided = {kind.guided for kind in self.program.kinds if kind.evaluates}
+        used = sorted({2 if kind.shallow else int(kind.guided) for kind in self.program.kinds if kind.evaluates})
+        features = self._empty_features(batch)
         with torch.set_grad_enabled(self._differentiates):
-            for evaluate in [evaluates[flag] for flag in guided]:
+            for evaluate in [evaluates[index] for index in used]:
                 shape = batch, *self.model.state_shape
                 x = torch.zeros(shape, dtype=torch.float32, device=self.device, requires_grad=self._differentiates)
                 row = torch.zeros(1, dtype=torch.int64, device=self.device)
-                output = evaluate(x, row, *self._inputs.empty_data(batch))
+                output = evaluate(x, row, *self._inputs.empty_data(batch), *features)
                 if self._differentiates:
                     torch.autograd.grad(output.sum(), x)
 

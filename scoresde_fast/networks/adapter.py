@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+
+from scoresde_fast.errors import unknown_message
 
 
 class Adapter(nn.Module):
@@ -19,13 +21,40 @@ class Adapter(nn.Module):
         network: ``network(x, labels, **inputs)``.
         channels: channels of a prediction.
         integer_labels: whether the network takes int64 labels, to which labels are rounded.
+        deep_modules: names of the network's modules whose outputs may be reused between steps.
+
+    Raises:
+        ValueError: there is no module of that name, or one is inside another.
     """
 
-    def __init__(self, network: Callable[..., Any], channels: int, *, integer_labels: bool) -> None:
+    def __init__(
+        self,
+        network: Callable[..., Any],
+        channels: int,
+        *,
+        integer_labels: bool,
+        deep_modules: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.network = network
+        self.deep_modules = tuple(deep_modules)
+        for name in self.deep_modules:
+            if name not in self.module_names():
+                raise ValueError(unknown_message("deep module", name, self.module_names()))
+            if outer := [other for other in self.deep_modules if name.startswith(f"{other}.")]:
+                raise ValueError(f"the deep module {name!r} is inside {outer[0]!r}: name only one of them")
         self.channels = channels
         self.integer_labels = integer_labels
+
+    @property
+    def innermost(self) -> Callable[..., Any]:
+        """The network of the user."""
+        return self.network.network if isinstance(self.network, Conditional) else self.network
+
+    def module_names(self) -> list[str]:
+        """Return the names of the modules of the user's network; none for a function."""
+        network = self.innermost
+        return [name for name, _ in network.named_modules() if name] if isinstance(network, nn.Module) else []
 
     def forward(self, x: Tensor, labels: Tensor, **inputs: Tensor) -> Tensor:
         """Return the prediction, in the dtype of ``x``."""

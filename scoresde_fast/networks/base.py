@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from scoresde_fast.networks.blocks import Activation, OperationsModule, dense
 
+Features = tuple[Tensor, ...]
+"""Features of a network, from which the rest of the ascending path computes the output."""
+
 
 class ScoreNetwork(OperationsModule):
     """Base class of networks of images: a time embedding, a body, and a division by the noise level.
@@ -58,6 +61,26 @@ class ScoreNetwork(OperationsModule):
     @abstractmethod
     def body(self, x: Tensor, temb: Tensor | None) -> Tensor:
         """Return the output before the division by the noise level, for inputs (B, C, H, W) in [-1, 1]."""
+
+    # A network whose deep features can be reused (see `scoresde_fast.networks.feature_caching`) is a U-Net that
+    # overrides these.
+
+    @property
+    def branches(self) -> int:
+        """Number of skip connections; 0 for a network whose features cannot be reused."""
+        return 0
+
+    def deep(self, x: Tensor, temb: Tensor | None, keep: int) -> tuple[Features, list[Tensor]]:
+        """Return the features of the ascending path where ``keep`` skip connections are left, and these."""
+        raise NotImplementedError
+
+    def descend(self, x: Tensor, temb: Tensor | None, count: int) -> list[Tensor]:
+        """Return the first ``count`` skip connections."""
+        raise NotImplementedError
+
+    def shallow(self, features: Features, skips: list[Tensor], temb: Tensor | None) -> Tensor:
+        """Return what `body` does, from the features of `deep` and the skip connections that are left."""
+        raise NotImplementedError
 
     def embed(self, labels: Tensor) -> Tensor | None:
         """Return the activated time embedding (B, 4 nf) of labels (B,); None for an unconditional network."""

@@ -80,10 +80,17 @@ class TimedFoldedNetwork(nn.Module):
 
     def evaluate(self, x: Tensor, shifts: Tensor, scale: Tensor) -> Tensor:
         """Return ``scale`` times the body's output (B, K, H, W), for x (B, C, H, W), shifts (width,) or (B, width)."""
+        return self.scaled(self.network.body(self.prepared(x), shifts), scale)
+
+    def prepared(self, x: Tensor) -> Tensor:
+        """Return x (B, C, H, W) as the body takes it: in [-1, 1], with padded channels, in channels_last."""
         x = x if self.centered else 2 * x - 1
         if self.padding:
             x = F.pad(x, (0, 0, 0, 0, 0, self.padding))
-        h: Tensor = self.network.body(x.contiguous(memory_format=torch.channels_last), shifts)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def scaled(self, h: Tensor, scale: Tensor) -> Tensor:
+        """Return the output (B, K, H, W), float32 and contiguous, from that of the body and the factor."""
         return (h[:, : self.channels] * scale).contiguous()
 
     def stale(self) -> bool:
@@ -119,8 +126,12 @@ class FoldedNetwork(TimedFoldedNetwork):
 
     def forward(self, x: Tensor, row: Tensor) -> Tensor:
         """Return the output (B, K, H, W) for x (B, C, H, W), both float32, at the row (1,) int64 of the step table."""
+        return self.evaluate(x, *self.at(row))
+
+    def at(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the shifts (width,) and the factor (1,) at a row."""
         row = self.row_of.index_select(0, row)
-        return self.evaluate(x, self.table.index_select(0, row)[0], self.scale.index_select(0, row))
+        return self.table.index_select(0, row)[0], self.scale.index_select(0, row)
 
 
 def _shared_memory(network: nn.Module) -> dict[int, Tensor]:

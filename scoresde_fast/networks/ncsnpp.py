@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from scoresde_fast.networks.base import ScoreNetwork, Section, geometric_sigmas
+from scoresde_fast.networks.base import Features, ScoreNetwork, Section, geometric_sigmas
 from scoresde_fast.networks.blocks import (
     ACTIVATIONS,
     Activation,
@@ -64,13 +64,15 @@ class DownResolution(Section):
         self.stages, self.shrink, self.pyramid = nn.ModuleList(stages), shrink, pyramid
         self.taps, self.rescale = taps, rescale
 
-    def forward(self, h: Tensor, pyramid: Tensor, temb: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        """Return the skip connections of this resolution, and the input pyramid at the next one."""
-        skips = []
+    def forward(self, h: Tensor, pyramid: Tensor, temb: Tensor | None, count: int) -> tuple[list[Tensor], Tensor]:
+        """Return at most ``count`` skip connections of this resolution, and the input pyramid at the next one."""
+        skips: list[Tensor] = []
         for stage in self.stages:
+            if len(skips) == count:
+                return skips, pyramid
             h = stage(h, temb)
             skips.append(h)
-        if self.shrink is not None:
+        if self.shrink is not None and len(skips) < count:
             h = self.shrink(h, temb) if isinstance(self.shrink, ResnetBlock) else self.shrink(h)
             if isinstance(self.pyramid, Combine):
                 pyramid = self.operations.downsample(pyramid, self.taps)
@@ -99,10 +101,23 @@ class UpResolution(Section):
         self.taps, self.rescale = taps, rescale
 
     def forward(
-        self, h: Tensor, skips: list[Tensor], pyramid: Tensor | None, temb: Tensor | None
+        self,
+        h: Tensor,
+        skips: list[Tensor],
+        pyramid: Tensor | None,
+        temb: Tensor | None,
+        first: int = 0,
+        keep: int = 0,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the features at the next resolution and the output pyramid at this one; pop used ``skips``."""
-        for block in self.blocks:
+        """Return the features at the next resolution and the output pyramid at this one; pop used ``skips``.
+
+        It begins at the block ``first``, and ends before the block for which ``keep`` skip connections are left.
+        """
+        for index, block in enumerate(self.blocks):
+            if index < first:
+                continue
+            if len(skips) == keep:
+                return h, pyramid
             h = block(torch.cat([h, skips.pop()], dim=1), temb)
         if self.attention is not None:
             h = self.attention(h)
@@ -236,19 +251,42 @@ class NCSNpp(ScoreNetwork):
                     grow = Upsample(channels, channels, with_conv=resamp_with_conv, taps=taps)
             up.append(UpResolution(blocks, last_attention, pyramid, grow, taps=taps, rescale=skip_rescale))
         self.up = nn.ModuleList(up)
+        self.branches_of_up = [len(each.blocks) for each in up]
         self.head = None if progressive == "output_skip" else Head(channels, num_channels, act, init_scale)
 
+    @property
+    def branches(self) -> int:
+        return sum(self.branches_of_up)
+
     def body(self, x: Tensor, temb: Tensor | None) -> Tensor:
-        skips, pyramid = [self.stem(x)], x
-        for down in self.down:
-            features, pyramid = down(skips[-1], pyramid, temb)
-            skips += features
+        features, skips = self.deep(x, temb, 0)
+        return self.shallow(features, skips, temb)
+
+    def deep(self, x: Tensor, temb: Tensor | None, keep: int) -> tuple[Features, list[Tensor]]:
+        skips = self.descend(x, temb, self.branches)
         h = self.middle0(skips[-1], temb)
         h = self.middle1(self.middle_attention(h), temb)
-        output: Tensor | None = None
-        for up in self.up:
-            h, output = up(h, skips, output, temb)
-        if self.head is not None:
-            return self.head(h)
-        assert output is not None  # with "output_skip" every resolution adds to it
-        return output
+        return self._ascend((h,), skips, temb, keep), skips
+
+    def descend(self, x: Tensor, temb: Tensor | None, count: int) -> list[Tensor]:
+        skips, pyramid = [self.stem(x)], x
+        for down in self.down:
+            if len(skips) == count:
+                break
+            more, pyramid = down(skips[-1], pyramid, temb, count - len(skips))
+            skips += more
+        return skips
+
+    def shallow(self, features: Features, skips: list[Tensor], temb: Tensor | None) -> Tensor:
+        h, *output = self._ascend(features, skips, temb, 0)
+        return output[0] if self.head is None else self.head(h)
+
+    def _ascend(self, features: Features, skips: list[Tensor], temb: Tensor | None, keep: int) -> Features:
+        """Return the features (h, and the output pyramid if there is one) where ``keep`` skip connections are left."""
+        h, pyramid = features[0], features[1] if len(features) > 1 else None
+        left = self.branches
+        for up, count in zip(self.up, self.branches_of_up, strict=True):
+            first, left = left - len(skips), left - count
+            if len(skips) > left:
+                h, pyramid = up(h, skips, pyramid, temb, first, keep)
+        return (h,) if pyramid is None else (h, pyramid)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from scoresde_fast.errors import require_positive, unknown_message
+from scoresde_fast.errors import require_integer, require_positive, unknown_message
 from scoresde_fast.run_options import require_types
 from scoresde_fast.solvers.grid_values import SIGMAS, grid_values
 from scoresde_fast.solvers.restart import RestartInterval, restart_intervals
@@ -78,6 +78,9 @@ class SolverOptions:
         restart: Restart intervals T_MIN:T_MAX:TIMES:STEPS such as 0.1:0.3:2:5, separated by commas. At T_MIN, go
             forward to T_MAX with noise and return in STEPS steps, TIMES times (Xu et al. 2023). In Python also a
             tuple of (t_min, t_max, times, steps).
+        cache_interval: Reuse the deep features of the network: only every n-th evaluation is whole, the others compute
+            the layers near the image. Faster, and less exact.
+        cache_branches: With cache_interval: number of skip connections that every evaluation computes.
         langevin_norm: Norms for the step size of the Langevin corrector: of each sample, or (as published) their mean
             over the batch. With the mean a sample depends on its batch.
 
@@ -112,6 +115,8 @@ class SolverOptions:
     s_noise: float | None = None
     gamma: float | None = None
     restart: str | tuple[RestartInterval, ...] | None = None
+    cache_interval: int = 1
+    cache_branches: int = 1
     langevin_norm: Norm = "sample"
 
     def __post_init__(self) -> None:
@@ -130,6 +135,8 @@ class SolverOptions:
                 )
         if self.s_min is not None and self.s_max is not None and self.s_min > self.s_max:
             raise ValueError(f"s_min is {self.s_min!r}, but s_max is {self.s_max!r}; s_min must be at most s_max")
+        for name in ("cache_interval", "cache_branches"):
+            require_integer(name, getattr(self, name), 1)
         if self.sigma_data is not None:
             require_positive("sigma_data", self.sigma_data)
         if not math.isfinite(self.snr):

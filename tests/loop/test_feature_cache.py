@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 
 import scoresde_fast as sf
-from scoresde_fast.loop.evaluator import PlainNetwork
+from scoresde_fast.loop.capture import require_capturable_loop
+from scoresde_fast.loop.evaluator import PlainNetwork, evaluator
 from scoresde_fast.loop.feature_cache import FeatureCaching, caching_evaluators
+from scoresde_fast.loop.loop import Loop, StepBackends
+from scoresde_fast.loop.program import Program
 from scoresde_fast.networks import NCSNpp
 from scoresde_fast.networks.adapter import Adapter
 from scoresde_fast.networks.folding import FoldedNetwork
+from scoresde_fast.solvers import SolverOptions, build_table
 from tests.support.diffusers_models import diffusers, unet
 
 OPTIONS: dict[str, Any] = {"solver": "ddim", "steps": 6, "compile": False}
@@ -211,3 +215,21 @@ def test_guidance_needs_whole_evaluations(model: sf.ScoreModel) -> None:
     condition = sf.PiGDM(sf.Gray(), torch.zeros(1, 1, 16, 16))
     with pytest.raises(ValueError, match="guidance needs whole evaluations: leave out one of them"):
         sf.Sampler(model, condition=condition, cache_interval=2, **OPTIONS)
+
+
+def test_can_be_captured() -> None:
+    """Whole and shallow steps read nothing on the host, and copy features on the device only."""
+    model = sf.load("digits-vp").to("meta")
+    table = build_table(model.sde, SolverOptions("pc", 30))
+    program = Program.of_model(model, table, "meta", cache_interval=2)
+    folded = evaluator(model.network, torch.ones(len(table.rows)), "fp32")
+    whole, shallow = caching_evaluators(folded, FeatureCaching(2))
+
+    def empty_features(batch: int) -> tuple[Tensor, ...]:
+        row = torch.zeros(1, dtype=torch.int64, device="meta")
+        return whole.empty_features(torch.zeros(batch, *model.state_shape, device="meta"), row)
+
+    loop = Loop(program, whole, StepBackends.choose("meta"), shallow=shallow, empty_features=empty_features)
+    assert {kind.shallow for kind in program.kinds} == {True, False}
+    with torch.inference_mode():
+        require_capturable_loop(loop, model.state_shape)

@@ -17,10 +17,11 @@ from scoresde_fast.errors import shown
 from scoresde_fast.flow.adaptive import AdaptiveRunner
 from scoresde_fast.flow.options import AdaptiveOptions
 from scoresde_fast.loop.batches import Batches, fitting_batch
-from scoresde_fast.loop.condition import Conditions, RunContext, as_conditions, bind_all
+from scoresde_fast.loop.condition import BoundConditions, Conditions, RunContext, as_conditions, bind_all
 from scoresde_fast.loop.feature_cache import FeatureCaching
 from scoresde_fast.loop.inputs import InputValues, NetworkInputs
 from scoresde_fast.loop.network_guidance import NetworkGuidance
+from scoresde_fast.loop.parallel_runner import PARALLEL_TOLERANCE, Parallel, ParallelRunner
 from scoresde_fast.loop.run_monitor import OnStep
 from scoresde_fast.loop.step import Callback, Recorder, Step, Trajectory
 from scoresde_fast.loop.table_runner import TableRunner
@@ -98,28 +99,38 @@ class Sampler:
             with torch.inference_mode(False):  # gradients pass through the tensors of conditions
                 context = RunContext(trained, self.table, self.options, self.device, run.backend)
                 bound = bind_all(self.conditions, context)
-            self.runner = TableRunner(
-                trained,
-                self.table,
-                self.device,
-                run,
-                langevin_norm=self.options.langevin_norm,
-                conditions=bound,
-                inputs=self.inputs,
-                caching=FeatureCaching(self.options.cache_interval, self.options.cache_branches),
-            )
+            self.runner = self._table_runner(trained, bound)
         self.batch_size = run.batch_size if run.batch_size != "auto" else fitting_batch(self.runner)
+
+    def _table_runner(self, trained: ScoreFunction, bound: BoundConditions) -> TableRunner:
+        """Return the runner of the table: one step after another, or in parallel."""
+        options, run = self.options, self.run_options
+        assert isinstance(options, SolverOptions)
+        if options.parallel is not None:
+            tolerance = PARALLEL_TOLERANCE if options.parallel_tolerance is None else options.parallel_tolerance
+            parallel = Parallel(options.parallel, tolerance)
+            return ParallelRunner(trained, self.table, self.device, run, parallel, conditions=bound, inputs=self.inputs)
+        return TableRunner(
+            trained,
+            self.table,
+            self.device,
+            run,
+            langevin_norm=options.langevin_norm,
+            conditions=bound,
+            inputs=self.inputs,
+            caching=FeatureCaching(options.cache_interval, options.cache_branches),
+        )
 
     @property
     def nfe(self) -> int | None:
-        """Number of network evaluations per image; None for adaptive solvers, see `evaluations`."""
+        """Number of network evaluations per image; None for adaptive solvers and in parallel, see `evaluations`."""
         return self.runner.nfe
 
     def evaluations(self, seeds: Sequence[int]) -> list[int]:
         """Return the number of network evaluations of each seed's image.
 
         Raises:
-            ValueError: the solver is adaptive, and the image of a seed has not been sampled yet.
+            ValueError: the solver is adaptive or parallel, and the image of a seed has not been sampled yet.
         """
         return self.runner.evaluations(seeds)
 

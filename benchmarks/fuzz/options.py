@@ -188,6 +188,8 @@ OPTIONS: dict[str, list[Any]] = {
                 "0.1:5:2:5", "0.1:0.3:1000000000:5", ((0.1, 0.3, 2),), 3, {}, [1]],
     "cache_interval": [*COUNTS, 10**9],
     "cache_branches": [*COUNTS, 10**9],
+    "parallel": [*COUNTS, 1],
+    "parallel_tolerance": [*AMOUNTS, 1.0],
     "langevin_norm": NAMES,
     "rtol": AMOUNTS,
     "atol": AMOUNTS,

@@ -105,7 +105,7 @@ class TableRunner:
         self._conditions, self._differentiates = conditions, conditions.through_network
         self.evaluation = ("gradient" if self._differentiates else "output") + inputs.memory
         self.program = Program.of_model(model, table, device, inputs, caching.interval)
-        self.nfe = self.program.nfe
+        self.nfe: int | None = self.program.nfe
         self._backends, self._langevin_norm = StepBackends.choose(device, run.backend), langevin_norm
         self._requested = self.precision = choose_precision(run.precision, device)
         uncompiled = None
@@ -251,7 +251,7 @@ class TableRunner:
 
     def evaluations(self, seeds: Sequence[int]) -> list[int]:
         """Return the network evaluations of each seed's run."""
-        return [self.nfe] * len(seeds)
+        return [self.program.nfe] * len(seeds)
 
     def evaluate_once(self, batch: int) -> None:
         """Evaluate as an uncompiled step of this many images does."""

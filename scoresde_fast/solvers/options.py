@@ -81,6 +81,10 @@ class SolverOptions:
         cache_interval: Reuse the deep features of the network: only every n-th evaluation is whole, the others compute
             the layers near the image. Faster, and less exact.
         cache_branches: With cache_interval: number of skip connections that every evaluation computes.
+        parallel: Number of steps that are evaluated at once, for one image sooner on a device with room (ParaDiGMS,
+            Shih et al. 2023): guessed states are improved in rounds until they no longer change.
+        parallel_tolerance: With parallel: change of a state, relative to its root mean square, below which it is
+            final. The default is 0.01; 0 gives the images of a run without parallel, up to rounding.
         langevin_norm: Norms for the step size of the Langevin corrector: of each sample, or (as published) their mean
             over the batch. With the mean a sample depends on its batch.
 
@@ -117,6 +121,8 @@ class SolverOptions:
     restart: str | tuple[RestartInterval, ...] | None = None
     cache_interval: int = 1
     cache_branches: int = 1
+    parallel: int | None = None
+    parallel_tolerance: float | None = None
     langevin_norm: Norm = "sample"
 
     def __post_init__(self) -> None:
@@ -137,6 +143,9 @@ class SolverOptions:
             raise ValueError(f"s_min is {self.s_min!r}, but s_max is {self.s_max!r}; s_min must be at most s_max")
         for name in ("cache_interval", "cache_branches"):
             require_integer(name, getattr(self, name), 1)
+        if self.parallel is not None:
+            require_integer("parallel", self.parallel, 2)
+        self._check_parallel()
         if self.sigma_data is not None:
             require_positive("sigma_data", self.sigma_data)
         if not math.isfinite(self.snr):
@@ -151,6 +160,24 @@ class SolverOptions:
             object.__setattr__(self, "weights", weights_of_rows(self.weights))
         if self.restart is not None:
             object.__setattr__(self, "restart", restart_intervals(self.restart))
+
+    def _check_parallel(self) -> None:
+        """Check the options that belong to ``parallel`` and those that it excludes."""
+        tolerance = self.parallel_tolerance
+        if tolerance is not None and not 0 <= tolerance < 1:
+            raise ValueError(f"parallel_tolerance is {tolerance!r}; it must be a number from 0 to less than 1")
+        if tolerance is not None and self.parallel is None:
+            raise ValueError(f"parallel_tolerance is {tolerance!r}, but parallel is not given: leave out one of them")
+        if self.parallel is not None and self.cache_interval != 1:
+            raise ValueError(
+                f"parallel is {self.parallel!r}, but cache_interval={self.cache_interval!r} needs the steps one after "
+                "another: leave out one of them"
+            )
+        if self.parallel is not None and self.langevin_norm != "sample":
+            raise ValueError(
+                f"parallel is {self.parallel!r}, but langevin_norm={self.langevin_norm!r} depends on the batch: leave "
+                "out one of them"
+            )
 
     def _check_ends(self) -> None:
         """Check the exponent of "karras" and the values of std / scale at the ends of the run."""

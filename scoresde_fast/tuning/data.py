@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from heapq import nsmallest
 from operator import attrgetter
@@ -19,8 +18,12 @@ from scoresde_fast.model import ScoreFunction
 from scoresde_fast.sampler import Sampler
 from scoresde_fast.solvers import SolverOptions
 
-PROMISING = 3
-"""Number of solvers whose other grids, orders and forms are tried too."""
+PROMISING = 6
+"""The solvers of this number of best forms are tried in their other forms too."""
+ROUNDS: tuple[int, ...] = (128, 512, 2048)
+"""Number of seeds in each round."""
+FIRST_SHARE = 0.4
+"""Share of the time of the first round."""
 
 Distance = Callable[[SolverOptions, Sequence[int]], float]
 
@@ -37,41 +40,57 @@ def distance_to_data(model: ScoreFunction, measure: Measure, network: dict[str, 
 def nearest_to_data(
     model: ScoreFunction,
     nfe: int,
-    flow: SolverOptions,
+    safe: Sequence[SolverOptions],
     distance: Distance,
-    seeds: Sequence[int],
-    deadline: float,
+    seconds: float,
     network: dict[str, Any],
 ) -> tuple[SolverOptions, tuple[float, ...]]:
-    """Return the solver with the smallest distance on the seeds, and the smallest distance after each trial.
+    """Return the solver nearest to the data, and the smallest distance in each round.
+
+    A distance of few images is uncertain.  So the first round compares all solvers with few seeds, and each later one
+    those that were best so far with more seeds, as many as the time allows.
 
     Args:
         model: the model.
         nfe: largest number of evaluations.
-        flow: the solver that is nearest to the flow, which is tried first.
-        distance: see `distance_to_data`.
-        seeds: the seeds; all solvers have the same.
-        deadline: the time of `monotonic` at which the search ends.
+        safe: solvers that take part in each round, so that no other one wins by chance.
+        distance: see `distance_to_data`; in a round all solvers have the same seeds.
+        seconds: duration of the search, about.
         network: as of `tune`.
     """
-    distances = {flow: distance(flow, seeds)}
-    curve = [distances[flow]]
-    candidates = sorted(fixed_step(model, ComparisonOptions(budgets=(nfe,), **network)), key=attrgetter("priority"))
-    by_solver: dict[str, float] = {}
-    for candidate in candidates:
-        if monotonic() > deadline:
+    start = monotonic()
+    ranking = {options: distance(options, range(ROUNDS[0])) for options in safe}
+    for options in _others(model, nfe, ranking, network):
+        if monotonic() - start > FIRST_SHARE * seconds:
             break
-        name = candidate.case.solver
-        if candidate.priority != Priority.DEFAULT and name not in nsmallest(
-            PROMISING, by_solver, by_solver.__getitem__
-        ):
+        with suppress(NonFiniteError):
+            ranking.setdefault(options, distance(options, range(ROUNDS[0])))
+    duration = (monotonic() - start) / (len(ranking) * ROUNDS[0])  # of a seed
+    best, curve = min(safe, key=ranking.__getitem__), [min(ranking.values())]
+    for count in ROUNDS[1:]:
+        most = int((start + seconds - monotonic()) / (duration * count)) - len(safe)
+        if most < 1:
+            break
+        others = [options for options in sorted(ranking, key=ranking.__getitem__) if options not in safe]
+        ranking = {
+            options: distance(options, range(count)) for options in (*safe, *others[: min(most, len(others) // 3)])
+        }
+        best = min(ranking, key=ranking.__getitem__)
+        curve.append(ranking[best])
+    return best, tuple(curve)
+
+
+def _others(
+    model: ScoreFunction, nfe: int, ranking: Mapping[SolverOptions, float], network: dict[str, Any]
+) -> Iterator[SolverOptions]:
+    """Yield the default form of each solver, then the other forms of those that are the most promising so far."""
+    candidates = sorted(fixed_step(model, ComparisonOptions(budgets=(nfe,), **network)), key=attrgetter("priority"))
+    for candidate in candidates:
+        promising = {options.solver for options in nsmallest(PROMISING, ranking, ranking.__getitem__)}
+        if candidate.priority != Priority.DEFAULT and candidate.case.solver not in promising:
             continue
-        with warnings.catch_warnings(), suppress(ValueError, NonFiniteError):  # the steps are too few, or too long
+        with warnings.catch_warnings(), suppress(ValueError):  # the steps are too few, or too long
             warnings.simplefilter("ignore", UserWarning)
             options = candidate.prepare().options
             assert isinstance(options, SolverOptions)
-            if options not in distances:
-                distances[options] = distance(options, seeds)
-                by_solver[name] = min(by_solver.get(name, math.inf), distances[options])
-                curve.append(min(curve[-1], distances[options]))
-    return min(distances, key=distances.__getitem__), tuple(curve)
+            yield options

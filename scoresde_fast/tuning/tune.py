@@ -15,8 +15,9 @@ from scoresde_fast.sampler import Sampler
 from scoresde_fast.solver_choice import solver_options
 from scoresde_fast.solvers import SolverOptions, grids_of, make_grid
 from scoresde_fast.tuned import Tuned, TunedSolver
-from scoresde_fast.tuning.data import distance_to_data, nearest_to_data
-from scoresde_fast.tuning.fitting import Fitting, Path, error
+from scoresde_fast.tuning.data import ROUNDS, distance_to_data, nearest_to_data
+from scoresde_fast.tuning.fitting import Fitting, Path
+from scoresde_fast.tuning.fitting import error as error_of
 from scoresde_fast.tuning.flow import FINE_STEPS, ConvergedFlow, first_order_options
 from scoresde_fast.tuning.gits import Gits
 from scoresde_fast.tuning.search import improvements, nearest_path
@@ -27,8 +28,8 @@ SECONDS = 300.0
 """Duration by default."""
 SEEDS, UNSEEN = range(128), range(128, 256)
 """Seeds for the choice by the flow, and those on which the errors of the chosen solvers are measured."""
-DATA_SEEDS, DATA_UNSEEN = range(256), range(256, 768)
-"""The same for the choice by the data."""
+DATA_UNSEEN = range(ROUNDS[-1], ROUNDS[-1] + 1024)
+"""Seeds on which the distances to the data of the chosen solvers are measured."""
 MOST_BYTES = 2**30
 """Memory for the states of a converged flow; larger images are tuned with fewer seeds, which have more pixels."""
 LEAST_SEEDS = 8
@@ -78,13 +79,13 @@ def tune(
     numbers = sorted({*nfe})
     for index, number in enumerate(numbers):
         share = (end - monotonic()) * number / sum(numbers[index:])
-        start = monotonic()
+        start, default = monotonic(), search.default(number)
         found["flow"][number] = search.flow(number, start + share * (1 if distance is None else FLOW_SHARE))
         if distance is not None:
-            flow = found["flow"][number].options
-            nearest, curve = nearest_to_data(model, number, flow, distance, DATA_SEEDS, start + share, network)
-            own, default = (distance(options, DATA_UNSEEN) for options in (nearest, search.default(number)))
-            found["data"][number] = TunedSolver(nearest, own, default, curve)
+            safe, seconds_left = [found["flow"][number].options, default], start + share - monotonic()
+            nearest, curve = nearest_to_data(model, number, safe, distance, seconds_left, network)
+            error, default_error = (distance(options, DATA_UNSEEN) for options in (nearest, default))
+            found["data"][number] = TunedSolver(nearest, error, default_error, curve)
         if on_solver is not None:
             for kind, solvers in found.items():
                 if number in solvers:
@@ -132,4 +133,4 @@ class _Search:
         """Return the root mean square distance of a solver's images, not clipped, to those of the flow."""
         sampler = Sampler(self._model, options, **self._network)
         _, trajectory = sampler.sample(flow.seeds, trajectory=True)
-        return error(flow.flat(trajectory.states[-1]), flow.images)
+        return error_of(flow.flat(trajectory.states[-1]), flow.images)

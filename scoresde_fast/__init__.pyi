@@ -39,6 +39,7 @@ from .tasks import inpaint as inpaint
 from .tasks import restore as restore
 from .tasks import sample as sample
 from .tuned import Tuned as Tuned
+from .tuning import empirical_statistics as empirical_statistics
 from .tuning import gits as gits
 from .tuning import steps_within as steps_within
 from .tuning import tune as tune

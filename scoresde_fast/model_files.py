@@ -10,11 +10,28 @@ from typing import Any
 
 from scoresde_fast import __version__
 from scoresde_fast.errors import shown
-from scoresde_fast.files import write_json
+from scoresde_fast.files import user_path, write_json
 from scoresde_fast.model import ScoreFunction, describe_model
 
 VERSION, MODEL = "version", "model"
 """Keys of the version of this package and of the model's description."""
+
+
+def named_file(solver: str, model: ScoreFunction, file_name: str, command: str) -> Path:
+    """Return the file of a solver's name: that in the model's folder, or FILE of "NAME:FILE".
+
+    Raises:
+        ValueError: there is no FILE, and the model was not loaded from a folder.
+    """
+    name, _, file = solver.partition(":")
+    if file:
+        return user_path(file)
+    if model.folder is None:
+        raise ValueError(
+            f"solver is {name!r}, but the model was not loaded from a saved folder: name the file of {command}, as in "
+            f"'{name}:{file_name}'"
+        )
+    return model.folder / file_name
 
 
 def write_model_file(path: Path, model: ScoreFunction, content: Mapping[str, Any]) -> None:
@@ -26,12 +43,12 @@ def read_model_file(path: Path, model: ScoreFunction, command: str) -> dict[str,
     """Return the content of a file that ``command`` wrote for this model.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: it is not such a file, or is that of another model or of another version of this package.
+        ValueError: it does not exist, is not such a file, or is that of another model or of another version of this
+            package.
     """
     remedy = f"run {command} again"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: run {command} first")
+        raise ValueError(f"{path} does not exist: run {command} first")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version, described = content[VERSION], dict(content[MODEL])

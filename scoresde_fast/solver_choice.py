@@ -10,6 +10,8 @@ from typing import Any
 from scoresde_fast.errors import shown, unknown_message
 from scoresde_fast.flow.options import ADAPTIVE, AdaptiveOptions
 from scoresde_fast.model import ScoreFunction, ScoreModel
+from scoresde_fast.model_statistics import SOLVER as DPM_V3
+from scoresde_fast.model_statistics import named_statistics
 from scoresde_fast.run_options import names
 from scoresde_fast.sdes import CLDSDE, SDE, Betas, DiscretisedSDE, ScalarSDE
 from scoresde_fast.solvers import SolverOptions
@@ -60,6 +62,9 @@ def solver_options(model: ScoreFunction, options: Mapping[str, Any], *, conditio
         return _adaptive(model, options)
     if solver is not None and is_tuned(solver):
         return _tuned(model, options)
+    if solver is not None and solver.partition(":")[0] == DPM_V3 and "statistics" not in options:
+        options = {**options, "solver": DPM_V3, "statistics": named_statistics(solver, model)}
+        solver = DPM_V3
     for name, value in options.items():
         if name not in names(SolverOptions):
             raise ValueError(

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from scoresde_fast.errors import shown
-from scoresde_fast.files import user_path
 from scoresde_fast.model import ScoreFunction
-from scoresde_fast.model_files import read_model_file, write_model_file
+from scoresde_fast.model_files import named_file, read_model_file, write_model_file
 from scoresde_fast.solvers import SolverOptions
 
 TUNED = "tuned"
@@ -90,17 +89,8 @@ class Tuned:
 
         Raises:
             ValueError: the model was not loaded from a folder; or as `load`.
-            FileNotFoundError: as `load`.
         """
-        _, _, file = solver.partition(":")
-        if file:
-            return cls.load(user_path(file), model)
-        if model.folder is None:
-            raise ValueError(
-                f"solver is {TUNED!r}, but the model was not loaded from a saved folder: name the file of {COMMAND}, "
-                f"as in '{TUNED}:{FILE_NAME}'"
-            )
-        return cls.load(model.folder / FILE_NAME, model)
+        return cls.load(named_file(solver, model, FILE_NAME, COMMAND), model)
 
     def save(self, path: Path | str, model: ScoreFunction) -> None:
         """Write a JSON file for `load`; as ``tuned.json`` in the model's folder it is found by solver="tuned"."""
@@ -115,8 +105,7 @@ class Tuned:
         """Read the file of a model.
 
         Raises:
-            FileNotFoundError: it does not exist.
-            ValueError: it is no such file, or that of another model or version.
+            ValueError: it does not exist, is no such file, or is that of another model or version.
         """
         content = read_model_file(Path(path), model, COMMAND)
         try:

@@ -179,6 +179,8 @@ OPTIONS: dict[str, list[Any]] = {
     "original": FLAGS,
     "eta": AMOUNTS,
     "weights": [(), ((0.1,), (0.1,)), ((0.1,),), ((nan,), ()), "0.1", [1, 2], [["a"]], {}, ((0.1, 0.2), ())],
+    "statistics": [(), ((0.0, 0.0, -1.0),), ((0.0, 0.0),), ((1.0, 0.0, 0.0), (0.0, 0.0, 0.0)), ((nan,) * 3,), "0", [1],
+                   {}],
     "churn": AMOUNTS,
     "s_min": [*AMOUNTS, 0.1],
     "s_max": [*AMOUNTS, 0.1],
@@ -212,6 +214,7 @@ OPTIONS: dict[str, list[Any]] = {
 SOLVER_OF = {
     "eta": "ddim",
     "weights": "ddim",
+    "statistics": "dpm_v3",
     "churn": "heun",
     "s_min": "heun",
     "s_max": "heun",

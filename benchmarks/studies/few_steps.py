@@ -48,8 +48,8 @@ MODELS = [
 COMPONENTS, SHAPE = 3, (1, 2, 2)
 STATES = {"mixture": 256, "digits": 16}
 REFERENCE_STEPS = 400
-EXCLUDED = {"dpmpp_2m_sde", "dpmpp_3m_sde", "sa"}
-"""Without noise these are `dpmpp_2m` and `unipc`."""
+EXCLUDED = {"dpmpp_2m_sde", "dpmpp_3m_sde", "sa", "dpm_v3"}
+"""Without noise, or statistics of the model, these are `dpmpp_2m` and `unipc`."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from scoresde_fast.cli.models import Convert, Train
 from scoresde_fast.cli.options import PATHS
 from scoresde_fast.cli.probability_flow import Decode, Encode, Interpolate, Likelihood
 from scoresde_fast.cli.sample import Sample, Verify
-from scoresde_fast.cli.tune import Tune
+from scoresde_fast.cli.tune import Statistics, Tune
 from scoresde_fast.errors import INTERRUPTED, INTERRUPTED_MESSAGE, RENAMED, unknown_message
 
 PROGRAM = "scoresde-fast"
@@ -64,6 +64,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "decode": Decode,
     "interpolate": Interpolate,
     "tune": Tune,
+    "statistics": Statistics,
     "train": Train,
     "bench": Bench,
     "bench solvers": BenchSolvers,

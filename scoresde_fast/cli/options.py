@@ -32,7 +32,7 @@ Device = Annotated[
     arg(help="cpu, cuda or cuda:1.", help_behavior_hint="(default: a GPU if there is one)"),
 ]
 BatchSize = Annotated[int, arg(help="Number of images in a batch.")]
-OF_FILES = ("weights",)
+OF_FILES = ("weights", "statistics")
 """Options that are too long for a command line, and come from a file."""
 OWN_MODEL = "a model in Python (FILE.py:NAME or PACKAGE.MODULE:NAME), whose code is executed"
 ModelHelp = arg(

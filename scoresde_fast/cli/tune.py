@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``scoresde-fast tune``: solvers with few evaluations, fitted to a model."""
+"""``scoresde-fast tune`` and ``statistics``: solvers that are fitted to a model."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ class Tune(ExtractorOptions):
         from scoresde_fast.tuning import tune
 
         model = self.loading.load(self.model)
-        out = self.out or (None if model.folder is None else model.folder / FILE_NAME)
-        if out is None:
-            raise ValueError(f"{self.model} is no saved folder, in which {FILE_NAME} could be written: give --out FILE")
+        out = _path(self.out, model, FILE_NAME, self.model)
         device = process_device(self.device)
         tuned = tune(
             model,
@@ -82,6 +80,37 @@ class Tune(ExtractorOptions):
             trust_pickle=self.trust_pickle,
             batch_size=BATCH,
         ).measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Measure statistics of a model's predictions for the solver dpm_v3, and write statistics.json to its folder."""
+
+    model: Model
+    out: Annotated[Path | None, NO_DEFAULT] = None
+    """Write another file, for --solver dpm_v3:FILE."""
+    device: Device = None
+    network: NetworkInputOptions = field(default_factory=NetworkInputOptions)
+    loading: LoadingOptions = field(default_factory=LoadingOptions)
+
+    def run(self) -> None:
+        from scoresde_fast.model_statistics import FILE_NAME, write_statistics
+        from scoresde_fast.tuning import empirical_statistics
+
+        model = self.loading.load(self.model)
+        out = _path(self.out, model, FILE_NAME, self.model)
+        network = self.network.options()
+        write_statistics(out, model, empirical_statistics(model, device=process_device(self.device), **network))
+        print(out)
+
+
+def _path(out: Path | None, model: ScoreFunction, file_name: str, name: str) -> Path:
+    """Return the file to write: ``out``, or one in the model's folder."""
+    if out is not None:
+        return out
+    if model.folder is None:
+        raise ValueError(f"{name} is no saved folder, in which {file_name} could be written: give --out FILE")
+    return model.folder / file_name
 
 
 def _report(kind: str, nfe: int, solver: TunedSolver) -> None:

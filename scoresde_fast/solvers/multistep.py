@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multistep methods: DEIS, iPNDM, DPM-Solver(++), UniPC, SA-Solver and TrigFlow's, one evaluation per step.
+"""Multistep methods: DEIS, iPNDM, DPM-Solver(++ and -v3), UniPC, SA-Solver and TrigFlow's, one evaluation per step.
 
 The solutions of `exact_steps` contain the mean m of a prediction over each step.  Multistep methods replace
 the prediction by the polynomial through its last values: a predictor uses the values up to the start of the step, a
@@ -20,6 +20,7 @@ from scoresde_fast.solvers.adams import evaluation_points, gauss_legendre, lagra
 from scoresde_fast.solvers.exact_steps import (
     ExactSteps,
     in_data_prediction,
+    in_empirical_prediction,
     in_noise_prediction,
     in_velocity_prediction,
 )
@@ -28,6 +29,7 @@ from scoresde_fast.solvers.noise_schedule import NoiseSchedule, posterior_mean, 
 from scoresde_fast.solvers.registry import solver
 from scoresde_fast.solvers.spacings import SIGMA_DATA
 from scoresde_fast.solvers.table import AnyRow, Row
+from scoresde_fast.solvers.weights import Weights
 
 Prediction = Literal["data", "noise"]
 Variable = Literal["t", "rho", "log_rho", "angle"]
@@ -44,6 +46,9 @@ _LINES: dict[str, Line] = {
     "vary_coeff": "exact",
 }
 """`Line` by the names that the options ``variant`` have in the papers."""
+
+NOISE_STATISTICS = ((0.0, 0.0, -1.0),)
+"""The statistics of a model whose noise prediction does not change."""
 
 
 @solver("deis", source="Zhang & Chen 2022 (DEIS), tAB", deterministic=True, orders=(2, 3, 4), finish=posterior_mean)
@@ -227,6 +232,38 @@ def trigflow(
     """Adams-Bashforth predictor and Adams-Moulton corrector for dy / d angle = v, where y = x / (scale r)."""
     steps = in_velocity_prediction(NoiseSchedule.at(sde, grid.edges), sigma_data)
     return _rows(steps, order, variable="angle", corrector=True, final=_final_order(lower_order_final, denoise))
+
+
+@solver(
+    "dpm_v3",
+    source="Zheng et al. 2023 (DPM-Solver-v3)",
+    deterministic=True,
+    orders=(1, 2, 3),
+    corrected=True,
+    finish=posterior_mean,
+)
+def dpm_v3(
+    sde: ScalarSDE,
+    grid: TimeGrid,
+    *,
+    probability_flow: bool,
+    order: int = 2,
+    statistics: Weights = (),
+    denoise: bool,
+    lower_order_final: bool = False,
+) -> list[AnyRow]:
+    """Adams-Bashforth predictor and Adams-Moulton corrector in l for the prediction that changes least.
+
+    Without statistics that is the noise prediction.
+
+    Raises:
+        ValueError: the statistics are not rows of three numbers with rising l.
+    """
+    rows = statistics or NOISE_STATISTICS
+    if {len(row) for row in rows} != {3} or not (np.diff([row[0] for row in rows]) > 0).all():
+        raise ValueError("statistics must have three numbers in each row, of which the first rises from row to row")
+    steps = in_empirical_prediction(NoiseSchedule.at(sde, grid.edges), rows)
+    return _rows(steps, order, corrector=True, final=_final_order(lower_order_final, denoise))
 
 
 def _final_order(lower_order_final: bool, denoise: bool) -> int | None:

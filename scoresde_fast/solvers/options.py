@@ -13,7 +13,7 @@ from scoresde_fast.run_options import require_types
 from scoresde_fast.solvers.grid_values import SIGMAS, grid_values
 from scoresde_fast.solvers.restart import RestartInterval, restart_intervals
 from scoresde_fast.solvers.spacings import RHO
-from scoresde_fast.solvers.weights import Weights, weights_of_rows
+from scoresde_fast.solvers.weights import Weights, rows_of_numbers
 
 RHO_RANGE = (0.1, 1000.0)
 """Least and largest `SolverOptions.rho`: beyond them powers of std / scale lose too many digits."""
@@ -36,8 +36,8 @@ class SolverOptions:
             model, but with fewer than 100 steps unipc, or gddim on CLD. Or "tuned": that of the model's file of
             tune, or "tuned:FILE". Of Song et al. (2021):
             euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpm_2m, dpmpp_2m, dpmpp_3m,
-            dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_2s, dpmpp_3s, res, unipc, trigflow, sa, er_sde, seeds, heun, deis_rk,
-            pndm, gradient_estimation. On CLD: sscs, euler_maruyama, gddim. With adaptive steps: rk45 (probability
+            dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_2s, dpmpp_3s, res, unipc, dpm_v3, trigflow, sa, er_sde, seeds, heun,
+            deis_rk, pndm, gradient_estimation. On CLD: sscs, euler_maruyama, gddim. With adaptive steps: rk45 (probability
             flow) and ggf (reverse SDE; not on CLD).
         steps: Number of steps. Denoising may use the last one; see denoise.
         corrector: Corrector before each step: langevin, ald (annealed Langevin; the only one on CLD) or none. The
@@ -57,8 +57,8 @@ class SolverOptions:
         denoise: End without noise. The solvers of Song et al. omit the noise of the last step; the others, and all on
             CLD, use the last step to go from eps to the data.
         eps: Time at which to stop. The default is 1e-5 on VE and 1e-3 on the other SDEs.
-        order: Order, for solvers with several: unipc, trigflow, sa, er_sde and seeds 1 to 3, deis, deis_rk and ipndm 2
-            to 4, gddim 1 to 4.
+        order: Order, for solvers with several: unipc, dpm_v3, trigflow, sa, er_sde and seeds 1 to 3, deis, deis_rk and
+            ipndm 2 to 4, gddim 1 to 4.
         original: Follow the official code where it differs from the paper: sscs with a beta that depends on time.
         variant: Form of unipc: bh1, bh2 or vary_coeff (Zhao et al. 2023); of dpmpp_2m_sde: midpoint or heun.
         prediction: For unipc and seeds: which output of the network is interpolated, data or noise.
@@ -70,6 +70,8 @@ class SolverOptions:
             the published one: 0 is the probability flow. gddim allows only 0 and 1.
         weights: For ddim and gddim: weights that `scoresde_fast.tune` has fitted to a model and a grid, those of each
             step in a tuple. They are added to the coefficients of the newest prediction and of earlier ones.
+        statistics: For dpm_v3: statistics of the model's predictions, rows (half the log-SNR, l, s), which the command
+            statistics measures.
         churn: Noise that heun adds and removes, in total over all steps (S_churn of Karras et al.).
         s_min: With churn: the smallest std / scale at which heun adds noise (S_tmin of Karras et al.).
         s_max: With churn: the largest std / scale at which heun adds noise (S_tmax of Karras et al.).
@@ -113,6 +115,7 @@ class SolverOptions:
     original: bool = False
     eta: float | None = None
     weights: Weights | None = None
+    statistics: Weights | None = None
     churn: float | None = None
     s_min: float | None = None
     s_max: float | None = None
@@ -157,7 +160,10 @@ class SolverOptions:
             self._use_values(grid)
         self._check_ends()
         if self.weights is not None:
-            object.__setattr__(self, "weights", weights_of_rows(self.weights))
+            object.__setattr__(self, "weights", rows_of_numbers("weights", self.weights, "step"))
+        if self.statistics is not None:
+            rows = rows_of_numbers("statistics", self.statistics, "noise level")
+            object.__setattr__(self, "statistics", rows)
         if self.restart is not None:
             object.__setattr__(self, "restart", restart_intervals(self.restart))
 

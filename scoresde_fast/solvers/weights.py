@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fitted weights of outputs: what `scoresde_fast.tuning` adds to the coefficients of a first-order solver."""
+"""Numbers that are fitted to a model: weights of outputs, which are added to the coefficients of a solver's rows."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Weights = tuple[tuple[float, ...], ...]
 """For each row the weights of the newest output and of earlier ones; of a `PairRow` the entries of 2x2 matrices."""
 
 
-def weights_of_rows(weights: Any) -> Weights:
-    """Return weights that may be lists, as in JSON, as tuples.
+def rows_of_numbers(name: str, values: Any, row: str) -> Weights:
+    """Return rows of numbers that may be lists, as in JSON, as tuples.
 
     Raises:
-        ValueError: they are no finite numbers.
+        ValueError: they are no finite numbers; the message has the ``name`` of the option and what a ``row`` is for.
     """
     try:
-        rows = tuple(tuple(float(weight) for weight in row) for row in weights)
+        rows = tuple(tuple(float(value) for value in each) for each in values)
     except (TypeError, ValueError, OverflowError):
         rows = ((math.nan,),)
-    if isinstance(weights, str) or not all(math.isfinite(weight) for row in rows for weight in row):
-        raise ValueError(f"weights is {shown(weights)}; it must be a sequence of numbers for each step")
+    if isinstance(values, str) or not all(math.isfinite(value) for each in rows for value in each):
+        raise ValueError(f"{name} is {shown(values)}; it must be a sequence of numbers for each {row}")
     return rows
 
 

@@ -109,9 +109,9 @@ class ConvergedFlow:
 
     def output(self, x: Tensor, step: FirstOrderStep, index: int) -> Tensor:
         """Return the output (N, P, D) that a step derives from states (N, P, D) at the time with this index."""
-        return step.derive_state @ x + step.derive_score @ self._score(x, index)
+        return step.derive_state @ x + step.derive_score @ self.score(x, index)
 
-    def _score(self, x: Tensor, index: int) -> Tensor:
+    def score(self, x: Tensor, index: int) -> Tensor:
         """Return the score (N, 1, D) of states (N, P, D) at the time with this index."""
         network = self._guided if self._program.kinds[index].guided else self._plain
         row = torch.tensor([index], device=self.device)

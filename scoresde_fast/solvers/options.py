@@ -37,8 +37,8 @@ class SolverOptions:
             tune, or "tuned:FILE". Of Song et al. (2021):
             euler_maruyama, reverse_diffusion, ancestral. For few steps: ddim, deis, ipndm, dpm_2m, dpmpp_2m, dpmpp_3m,
             dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_2s, dpmpp_3s, res, unipc, dpm_v3, trigflow, sa, er_sde, seeds, heun,
-            deis_rk, pndm, gradient_estimation. On CLD: sscs, euler_maruyama, gddim. With adaptive steps: rk45 (probability
-            flow) and ggf (reverse SDE; not on CLD).
+            deis_rk, pndm, gradient_estimation. On CLD: sscs, euler_maruyama, gddim. With adaptive steps: rk45
+            (probability flow) and ggf (reverse SDE; not on CLD).
         steps: Number of steps. Denoising may use the last one; see denoise.
         corrector: Corrector before each step: langevin, ald (annealed Langevin; the only one on CLD) or none. The
             default is langevin for "pc" and none for other solvers.

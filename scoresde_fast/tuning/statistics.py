@@ -40,7 +40,7 @@ def empirical_statistics(model: ScoreFunction, **network: Any) -> Weights:
     """
     if not isinstance(model.sde, ScalarSDE):
         raise ValueError(
-            f"solver 'dpm_v3' is not defined on the SDE {model.sde.name!r}, so it needs no statistics there"
+            f"the SDE is {model.sde.name!r}, on which solver 'dpm_v3' is not defined: it needs no statistics"
         )
     flow = ConvergedFlow(model, SEEDS, **network)
     assert isinstance(flow.sde, ScalarSDE)

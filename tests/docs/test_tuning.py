@@ -26,6 +26,7 @@ def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Work in an empty folder, and tune with few seeds and times."""
     monkeypatch.chdir(tmp_path)
     tune = sys.modules["scoresde_fast.tuning.tune"]
+    monkeypatch.setattr("scoresde_fast.tuning.flow.FINE_STEPS", 64)
     monkeypatch.setattr(tune, "SEEDS", range(8))
     monkeypatch.setattr(tune, "UNSEEN", range(8, 16))
     monkeypatch.setattr(tune, "Gits", partial(Gits, stride=8))

@@ -124,10 +124,12 @@ class _Search:
         return options
 
     def _beginnings(self, steps: int) -> list[Path]:
-        """Return the grids from which a search begins: that of GITS, and all that have names."""
+        """Return the grids from which a search begins: all that have names, and that of GITS if it has enough times."""
         sde, times = self._seen.sde, self._seen.times
-        edges = [make_grid(name, sde, steps, sde.sampling_eps).edges for name in grids_of(sde)]
-        return list(dict.fromkeys([self._gits.path(steps), *(nearest_path(times, each) for each in edges)]))
+        grids = [nearest_path(times, make_grid(name, sde, steps, sde.sampling_eps).edges) for name in grids_of(sde)]
+        if steps < len(self._gits.nodes):
+            grids.insert(0, self._gits.path(steps))
+        return list(dict.fromkeys(grids))
 
     def _error(self, options: SolverOptions, flow: ConvergedFlow) -> float:
         """Return the root mean square distance of a solver's images, not clipped, to those of the flow."""

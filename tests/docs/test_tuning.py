@@ -30,6 +30,9 @@ def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tune, "SEEDS", range(8))
     monkeypatch.setattr(tune, "UNSEEN", range(8, 16))
     monkeypatch.setattr(tune, "Gits", partial(Gits, stride=8))
+    gits = sys.modules["scoresde_fast.tuning.gits"]
+    monkeypatch.setattr(gits, "SEEDS", 4)
+    monkeypatch.setattr(gits, "Gits", partial(Gits, stride=8))
 
 
 def test_commands() -> None:

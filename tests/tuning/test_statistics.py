@@ -14,7 +14,7 @@ import scoresde_fast as sf
 from scoresde_fast.bench.measures import mixture
 from scoresde_fast.cli import main
 from scoresde_fast.sdes import VESDE, VPSDE, ScalarSDE
-from scoresde_fast.solvers import SolverOptions, build_table
+from scoresde_fast.solvers import Row, SolverOptions, build_table
 from scoresde_fast.solvers.exact_steps import integral
 from tests.tuning.test_tune import refused
 
@@ -48,8 +48,8 @@ def test_exact_statistics_of_a_gaussian_make_steps_exact(sde: ScalarSDE) -> None
     options = SolverOptions("dpm_v3", grid=GRID, probability_flow=True, denoise=False, statistics=tuple(rows))
     x, outputs = 1.0, list[float]()
     for row in build_table(sde, options).rows:
-        scale, std = sde.marginal(np.array(row.t))
-        assert row.derive is not None
+        scale, std = (float(value) for value in sde.marginal(np.array(row.t)))
+        assert isinstance(row, Row) and row.derive is not None
         outputs = [row.derive[0] * x - row.derive[1] * x / (scale**2 * STD**2 + std**2), *outputs]
         x = row.state * x + sum(weight * output for weight, output in zip(row.outputs, outputs, strict=False))
     scale, std = sde.marginal(np.array(GRID))

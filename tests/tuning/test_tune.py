@@ -58,10 +58,15 @@ def test_better_than_the_default_on_other_seeds(tuned: Tuned) -> None:
 
 @pytest.mark.parametrize("name", ["mixture-vp", "mixture-cld"])
 def test_number_of_evaluations(name: str) -> None:
-    """A tuned solver takes exactly the number of evaluations for which it was tuned."""
+    """A tuned solver takes exactly the number of evaluations for which it was tuned, also more than GITS has times."""
     model = mixture(name)
-    tuned = sf.tune(model, (3, 4), seconds=0.01)  # the first fit of each
-    assert [sf.Sampler(model, tuned.options(nfe)).nfe for nfe in (3, 4)] == [3, 4]
+    tuned = sf.tune(model, (3, 30), seconds=0.01)  # the first fit of each
+    assert [sf.Sampler(model, tuned.options(nfe)).nfe for nfe in (3, 30)] == [3, 30]
+
+
+def test_too_many_evaluations() -> None:
+    """More steps than there are fine times are refused."""
+    assert "200 steps are more than the" in refused(lambda: sf.tune(mixture("mixture-vp"), (200,), seconds=0.01))
 
 
 def test_solvers_nearest_to_the_data(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,21 +244,3 @@ def feature_caching() -> list[str]:
                 rows.append([f"`{model}`, `{line['solver']}`", line["interval"], *cells])
     titles = ["images/s", "speed-up", "Frechet distance"]
     return table([f"50 evaluations, {result['samples']} images", "`cache_interval`", *titles], rows)
-
-
-def parallel_in_time() -> list[str]:
-    """Return the rounds, the evaluations and the error of parallel sampling against one step after another."""
-    rows = [
-        [
-            f"`{row['model']}`, `{row['solver']}`, {row['nfe']} evaluations",
-            f"{row['window']}, {row['tolerance']:g}",
-            f"{row['rounds']:.1f}",
-            f"{row['nfe'] / row['rounds']:.1f}x",
-            f"{row['evaluations']:.0f}",
-            f"{row['error']:.1e}",
-            f"{row['seconds'] / row['sequential_seconds']:.1f}x",
-        ]
-        for row in load("parallel-in-time")["rows"]
-    ]
-    titles = ["`parallel`, tolerance", "rounds", "fewer by", "evaluations", "difference", "time on this CPU"]
-    return table(["an image in parallel", *titles], rows)

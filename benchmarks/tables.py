@@ -290,7 +290,7 @@ PAGES: dict[str, tuple[Callable[[], list[str]], ...]] = {
     "docs/own-networks.md": (own_network,),
     "docs/performance.md": (overhead, flow, targets),
     "docs/portability.md": (study_tables.processors, study_tables.versions, study_tables.installed),
-    "docs/sampling.md": (sixteen_bits, study_tables.feature_caching, study_tables.parallel_in_time),
+    "docs/sampling.md": (sixteen_bits, study_tables.feature_caching),
     "docs/sets.md": (sets,),
     "docs/tuning.md": (study_tables.tuned,),
 }  # fmt: skip

@@ -52,8 +52,8 @@ def test_exact_statistics_of_a_gaussian_make_steps_exact(sde: ScalarSDE) -> None
         assert isinstance(row, Row) and row.derive is not None
         outputs = [row.derive[0] * x - row.derive[1] * x / (scale**2 * STD**2 + std**2), *outputs]
         x = row.state * x + sum(weight * output for weight, output in zip(row.outputs, outputs, strict=False))
-    scale, std = sde.marginal(np.array(GRID))
-    deviation = np.sqrt(scale**2 * STD**2 + std**2)
+    scales, stds = sde.marginal(np.array(GRID))
+    deviation = np.sqrt(scales**2 * STD**2 + stds**2)
     assert x == pytest.approx(deviation[-1] / deviation[0], rel=1e-5)
 
 

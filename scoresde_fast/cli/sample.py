@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from scoresde_fast.model import ScoreFunction, ScoreModel
     from scoresde_fast.sampler import Sampler
 
+BudgetHelp = arg(
+    help="Instead of --steps: seconds for all images of the run, such as 0.5 or 1s, 200ms or 2min. The number of steps "
+    "is the largest that fits on this device, which is measured first; with --solver tuned, of those it has.",
+    help_behavior_hint="",
+)
 UNITS = {"ms": 1e-3, "s": 1.0, "min": 60.0}
 """Units of a time budget, in seconds."""
 Trained = TypeVar("Trained", "ScoreModel", "Classifier")
@@ -70,9 +75,7 @@ class Sample(SamplerOptions):
     """For --class: the noise-conditional classifier, an embedded one or a folder written by train."""
     class_scale: Annotated[float | None, arg(help_behavior_hint="(default: 5)")] = None
     """For --class: guidance scale. Above 1, images are more typical of their class and less diverse."""
-    time_budget: Annotated[str | None, NO_DEFAULT] = None
-    """Instead of --steps: seconds for all images of the run, such as 0.5 or 1s, 200ms or 2min. The number of steps is
-    the largest that fits on this device, which is measured first; with --solver tuned, of those it has."""
+    time_budget: Annotated[str | None, BudgetHelp] = None
     return_velocity: Flag = False
     """CLD: write positions, velocities (float32) and seeds to --out FILE.npz instead of images."""
     rounding: Literal["floor", "round"] = "floor"

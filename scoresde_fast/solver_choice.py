@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -63,7 +64,16 @@ def solver_options(model: ScoreFunction, options: Mapping[str, Any], *, conditio
     if solver is not None and is_tuned(solver):
         return _tuned(model, options)
     if solver is not None and solver.partition(":")[0] == DPM_V3 and "statistics" not in options:
-        options = {**options, "solver": DPM_V3, "statistics": named_statistics(solver, model)}
+        options = {**options, "solver": DPM_V3}
+        if solver == DPM_V3 and model.folder is None:
+            warnings.warn(
+                f"solver {DPM_V3!r} has no statistics of this model, so it is unipc in noise prediction: pass "
+                "statistics=scoresde_fast.empirical_statistics(model)",
+                UserWarning,
+                stacklevel=4,
+            )
+        else:
+            options["statistics"] = named_statistics(solver, model)
         solver = DPM_V3
     for name, value in options.items():
         if name not in names(SolverOptions):

@@ -89,6 +89,12 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "it needs no statistics" in refused(lambda: sf.empirical_statistics(mixture("mixture-cld")))
 
 
+def test_model_without_a_folder() -> None:
+    """It runs without statistics, and a warning says how to pass them."""
+    with pytest.warns(UserWarning, match="pass statistics=scoresde_fast.empirical_statistics"):
+        assert sf.Sampler(mixture("mixture-vp"), "dpm_v3", 5).sample(2).isfinite().all()
+
+
 def test_invalid_statistics() -> None:
     """Rows of another length or order are refused."""
     for statistics in (((0.0, 1.0),), ((1.0, 0.0, 0.0), (0.0, 0.0, 0.0))):

@@ -43,6 +43,8 @@ LINES = {
     "encode": "model set --steps 2 --out new.npz",
     "decode": "model codes.npz --steps 2 --out new",
     "interpolate": "model --seeds 0,1 --steps 2 --out new",
+    "tune": "model --nfe 2 --seconds 1 --out new.json",
+    "statistics": "model --out new.json",
     "train": "recipe.json --data set --out new",
     "bench": "--seconds 1 --nfe 1 --batch-size 1",
     "bench solvers": "model --seconds 1 --nfe 2 --samples 2 --no-timing --reference-steps 2",
@@ -90,7 +92,7 @@ WILD = ["", "x" * 300, "a\nb", "../..", "/proc/self/mem", "/dev/null", "/dev/ful
 """Values of which any may be valid for some option."""
 UNUSED = ("verify", "eval")
 """Commands that, on a set, do not use the options for models."""
-LONG = ("bench", "bench solvers")
+LONG = ("bench", "bench solvers", "tune", "statistics")
 """Commands whose valid lines take too long."""
 
 
